@@ -1,0 +1,276 @@
+"""What passes between world and engine: the quote before acting, the decision, and the observation that it led to."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from offramp.bandits import rows
+from offramp.bandits.rows import FloatArray, IntArray
+
+
+class ContractError(ValueError):
+    """A quote, context or observation breaks the contract; the message names the field, the value and what is allowed."""
+
+
+class Quote:
+    """Prices of one request, known before acting.
+
+    Parameters
+    ----------
+    edge_cost
+        Cost of computing on the edge up to each cut 0..L, heads and router included; (L + 1,), finite, >= 0.
+    offload_cost
+        Cost of sending the rest to the cloud from each cut; (L + 1,), >= 0.  The last must be 0; +inf says that a cut
+        is not offered (a world that may not send the input quotes +inf at cut 0).
+    mu
+        Reward lost per unit of cost, in confidence per cost unit, finite, >= 0.
+
+    Raises
+    ------
+    ContractError
+        A value is outside its range or the lengths differ.
+
+    Examples
+    --------
+    >>> from offramp.bandits import Quote
+    >>> quote = Quote(edge_cost=[0.0, 0.3, 0.6], offload_cost=[0.5, 0.5, 0.0], mu=1.0)
+    >>> quote.exits, quote.offload_cost
+    (2, array([0.5, 0.5, 0. ]))
+
+    """
+
+    __slots__ = ("row",)
+    row: FloatArray
+
+    def __init__(self, *, edge_cost: npt.ArrayLike, offload_cost: npt.ArrayLike, mu: float) -> None:
+        edge = np.asarray(edge_cost, dtype=np.float64)
+        offload = np.asarray(offload_cost, dtype=np.float64)
+        if edge.ndim != 1 or edge.shape != offload.shape or len(edge) < 2:
+            raise ContractError(
+                f"edge_cost has shape {edge.shape} and offload_cost {offload.shape}, allowed is (L + 1,) for both, L >= 1"
+            )
+        exits = len(edge) - 1
+        self.row = np.zeros(rows.context_at(exits))
+        self.row[rows.EXITS] = exits
+        self.row[rows.MU] = mu
+        self.row[rows.COSTS : rows.COSTS + exits + 1] = edge
+        self.row[rows.offload_cost_at(exits) : rows.thresholds_at(exits)] = offload
+        if offload[-1] != 0.0:
+            raise ContractError(f"offload_cost of the last cut is {offload[-1]}, allowed is 0: nothing is left to send")
+        flag = rows.check_given(self.row, exits, 0)
+        if flag:
+            raise ContractError(explain(flag, self.row, exits))
+
+    @property
+    def exits(self) -> int:
+        """Exits L of the network."""
+        return int(self.row[rows.EXITS])
+
+    @property
+    def mu(self) -> float:
+        """Reward lost per unit of cost."""
+        return float(self.row[rows.MU])
+
+    @property
+    def edge_cost(self) -> FloatArray:
+        """Cost of computing up to each cut, (L + 1,)."""
+        return self.row[rows.COSTS : rows.COSTS + self.exits + 1].copy()
+
+    @property
+    def offload_cost(self) -> FloatArray:
+        """Cost of offloading from each cut, (L + 1,)."""
+        return self.row[rows.offload_cost_at(self.exits) : rows.thresholds_at(self.exits)].copy()
+
+    def __repr__(self) -> str:
+        return f"Quote(edge_cost={self.edge_cost.tolist()}, offload_cost={self.offload_cost.tolist()}, mu={self.mu})"
+
+
+class Decision:
+    """What to do with one request.  It travels with the request and must come back with the observation.
+
+    Compute up to `cut`; answer on the edge at the first exit j <= cut whose confidence is at least `thresholds[j - 1]`;
+    otherwise offload.  With `audit`, offload in any case and serve the edge's answer if there is one.
+    """
+
+    __slots__ = ("id", "row", "stream")
+    row: FloatArray
+    id: int
+    stream: str
+
+    def __init__(self, row: FloatArray, id: int, stream: str) -> None:
+        self.row = row
+        self.id = id
+        self.stream = stream
+
+    @property
+    def exits(self) -> int:
+        """Exits L of the network."""
+        return int(self.row[rows.EXITS])
+
+    @property
+    def cut(self) -> int:
+        """Where the edge stops computing: 0 = send the input, L = the whole network on the edge."""
+        return int(self.row[rows.CUT])
+
+    @property
+    def thresholds(self) -> FloatArray:
+        """Confidence from which each exit answers, (L,); +inf = never there, -inf = always."""
+        start = rows.thresholds_at(self.exits)
+        return self.row[start : start + self.exits].copy()
+
+    @property
+    def threshold(self) -> float:
+        """Threshold at the cut itself; +inf where the cut is 0."""
+        return float(self.row[rows.thresholds_at(self.exits) + self.cut - 1]) if self.cut else math.inf
+
+    @property
+    def audit(self) -> bool:
+        """Offload even if the edge answers, to see the cloud's answer."""
+        return bool(self.row[rows.AUDIT])
+
+    @property
+    def arm(self) -> int:
+        """Index into the engine's table of arms, -1 for a rule outside it."""
+        return int(self.row[rows.ARM])
+
+    @property
+    def p_action(self) -> float:
+        """Probability with which this arm was chosen, (0, 1]."""
+        return float(self.row[rows.P_ACTION])
+
+    @property
+    def p_reveal(self) -> float:
+        """Probability that the last exit's confidence is revealed although the edge answers, [0, 1]."""
+        return float(self.row[rows.P_REVEAL])
+
+    @property
+    def round(self) -> int:
+        """Decisions that the policy had made before this one: the version of its knowledge."""
+        return int(self.row[rows.ROUND])
+
+    @property
+    def quote(self) -> Quote:
+        """The prices that the decision was made on."""
+        quote = Quote.__new__(Quote)
+        quote.row = self.row[: rows.context_at(self.exits)].copy()
+        return quote
+
+    @property
+    def context(self) -> FloatArray:
+        """Context features, (d,)."""
+        return self.row[rows.context_at(self.exits) :].copy()
+
+    def __repr__(self) -> str:
+        return f"Decision(id={self.id}, cut={self.cut}, threshold={self.threshold}, audit={self.audit}, arm={self.arm})"
+
+
+class Observation:
+    """What a decision revealed.
+
+    Parameters
+    ----------
+    confidence
+        Confidence of each exit in [0, 1], nan = not revealed; (L,).
+    answered_at
+        Exit whose answer was served, 1..L.
+    offloaded
+        Was that the cloud's answer?
+    audited
+        Was the edge's answer served and the sample offloaded as well?
+    prediction
+        Class of each exit, -1 = not revealed; (L,).  None: no predictions.
+    edge_cost, offload_cost
+        Costs as measured, in the quote's unit; nan = as quoted.
+
+    Notes
+    -----
+    There is no field for a label: nothing that a policy learns from can carry one.
+
+    """
+
+    __slots__ = ("row",)
+    row: FloatArray
+
+    def __init__(
+        self,
+        *,
+        confidence: npt.ArrayLike,
+        answered_at: int,
+        offloaded: bool,
+        audited: bool = False,
+        prediction: Sequence[int] | IntArray | None = None,
+        edge_cost: float = math.nan,
+        offload_cost: float = math.nan,
+    ) -> None:
+        values = np.asarray(confidence, dtype=np.float64)
+        if values.ndim != 1:
+            raise ContractError(f"confidence has shape {values.shape}, allowed is (L,)")
+        exits = len(values)
+        self.row = np.full(rows.prediction_at(exits) + exits, -1.0)
+        self.row[: rows.CONFIDENCE] = (answered_at, offloaded, audited, edge_cost, offload_cost)
+        self.row[rows.CONFIDENCE : rows.prediction_at(exits)] = values
+        if prediction is not None:
+            if np.shape(prediction) != (exits,):
+                raise ContractError(f"prediction has shape {np.shape(prediction)}, allowed is ({exits},) as confidence")
+            self.row[rows.prediction_at(exits) :] = prediction
+
+    @property
+    def confidence(self) -> FloatArray:
+        """Confidence of each exit, nan = not revealed, (L,)."""
+        return self.row[rows.CONFIDENCE : rows.prediction_at(self._exits)].copy()
+
+    @property
+    def prediction(self) -> IntArray:
+        """Class of each exit, -1 = not revealed, (L,)."""
+        return self.row[rows.prediction_at(self._exits) :].astype(np.int64)
+
+    @property
+    def answered_at(self) -> int:
+        """Exit whose answer was served, 1..L."""
+        return int(self.row[rows.ANSWERED_AT])
+
+    @property
+    def offloaded(self) -> bool:
+        """Was that the cloud's answer?"""
+        return bool(self.row[rows.OFFLOADED])
+
+    @property
+    def audited(self) -> bool:
+        """Was the edge's answer served and the sample offloaded as well?"""
+        return bool(self.row[rows.AUDITED])
+
+    @property
+    def _exits(self) -> int:
+        return (len(self.row) - rows.CONFIDENCE) // 2
+
+    def __repr__(self) -> str:
+        shown = [None if math.isnan(c) else round(float(c), 4) for c in self.confidence]
+        return f"Observation(answered_at={self.answered_at}, offloaded={self.offloaded}, confidence={shown})"
+
+
+def explain(flag: int, row: FloatArray, exits: int) -> str:
+    """The sentence behind a flag of `rows.check_given` or `rows.check_observation`."""
+    code, at = divmod(flag, rows.FAULT)
+    value: Any = float(row[at]) if at < len(row) else at
+    if code == rows.WIDTH:
+        return f"the row is {at} numbers long and speaks of {row[0]:g} exits, the engine was built for {exits} exits"
+    if code == rows.PRICE:
+        return f"mu is {row[rows.MU]}, allowed is a finite number >= 0"
+    if code == rows.COST:
+        if at < rows.offload_cost_at(exits):
+            return f"edge_cost of cut {at - rows.COSTS} is {value}, allowed is a finite number >= 0"
+        return f"offload_cost of cut {at - rows.offload_cost_at(exits)} is {value}, allowed is a number >= 0 or +inf"
+    if code == rows.CONTEXT:
+        return f"context feature {at - rows.context_at(exits)} is {value}, allowed is a finite number"
+    if code == rows.VALUE:
+        return f"confidence of exit {at - rows.CONFIDENCE + 1} is {value}, allowed is [0, 1], or nan where not revealed"
+    if code == rows.KIND and at == rows.OFFLOADED:
+        return f"offloaded is {value:g} with answered_at {row[0]:g}: the cloud answers at exit {exits} and without audit"
+    if code == rows.KIND:
+        return f"field {('answered_at', 'offloaded', 'audited')[at]} is {value}, allowed is 0 or 1"
+    if at == 0:
+        return f"answered_at is {row[0]}, allowed is a whole number in 1..{exits}"
+    return f"answered_at is {row[0]:g}, but the decision does not let exit {row[0]:g} answer with what was revealed there"

@@ -1,0 +1,280 @@
+"""The engine: serves decisions for many streams, takes their feedback in any order, and can be stopped and resumed."""
+
+from collections.abc import Iterable, Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from offramp.bandits import rows
+from offramp.bandits.arms import Arms
+from offramp.bandits.contract import ContractError, Decision, Observation, Quote, explain
+from offramp.bandits.loop import guarded_select, guarded_step, guarded_update
+from offramp.bandits.policy import Policy
+from offramp.bandits.rows import FloatArray
+from offramp.bandits.state import CURSOR, UNIFORMS, refill
+
+SCHEMA = "offramp-engine-1"
+DEFAULT = "default"
+_ABSENT = object()
+
+
+class _Stream:
+    """What the engine keeps for one stream: the policy's state, its random generator, and the open decisions."""
+
+    __slots__ = ("next", "pending", "rng", "state")
+
+    def __init__(self, state: FloatArray, rng: np.random.Generator) -> None:
+        self.state = state
+        self.rng = rng
+        self.next = 0
+        self.pending: dict[int, None] = {}
+
+
+class Engine:
+    """Decides and learns, one request at a time.  One writer: calls must not overlap.
+
+    Parameters
+    ----------
+    policy
+        An immutable spec.
+    arms
+        The table of (cut, threshold) arms.
+    seed
+        Seed of the policy's randomness; each stream draws from (seed, name of the stream).
+    features
+        Context features d that every decision brings.
+    open_decisions
+        Decisions that may wait for feedback at once in each stream; beyond it the oldest is given up, and feedback
+        for it is refused like a duplicate.
+    compiled
+        Run the kernels compiled (the default) or as plain Python: same decisions, slower, open to a debugger.
+
+    Examples
+    --------
+    >>> from offramp.bandits import Arms, Engine, Observation, Quote, SplitEE
+    >>> engine = Engine(SplitEE(threshold=0.8), arms=Arms.grid(exits=2), seed=0)
+    >>> quote = Quote(edge_cost=[0.0, 0.1, 0.5], offload_cost=[0.4, 0.2, 0.0], mu=1.0)
+    >>> decision = engine.decide(quote)
+    >>> decision.cut, decision.thresholds
+    (1, array([0.8, inf]))
+    >>> seen = Observation(confidence=[0.93, float("nan")], answered_at=1, offloaded=False)
+    >>> engine.update(decision, seen), engine.update(decision, seen)
+    (True, False)
+
+    """
+
+    def __init__(
+        self,
+        policy: Policy,
+        *,
+        arms: Arms,
+        seed: int,
+        features: int = 0,
+        open_decisions: int = 65_536,
+        compiled: bool = True,
+    ) -> None:
+        if features < 0 or open_decisions < 1:
+            raise ValueError(
+                f"features is {features} and open_decisions {open_decisions}, allowed are >= 0 and >= 1"
+            )
+        self.policy = policy
+        self.arms = arms
+        self.seed = seed
+        self.features = features
+        self.open_decisions = open_decisions
+        kernels = policy.kernels
+        self._decide, self._learn, self._step = kernels.decide, kernels.learn, kernels.step
+        if not compiled:
+            self._decide = partial(guarded_select, kernels.select)
+            self._learn = partial(guarded_update, kernels.update)
+            self._step = partial(guarded_step, kernels.select, kernels.update)
+        self._streams: dict[str, _Stream] = {}
+        self.start(DEFAULT)
+
+    @property
+    def streams(self) -> tuple[str, ...]:
+        """Names of the streams."""
+        return tuple(self._streams)
+
+    def start(self, stream: str, *, like: str | None = None) -> None:
+        """Open a stream, from nothing or from what another one has learnt so far.
+
+        Raises
+        ------
+        ValueError
+            The stream exists, or the one to start from does not.
+
+        """
+        if stream in self._streams:
+            raise ValueError(f"stream {stream!r} is open already")
+        state = self.policy.initial(self.arms, self.features) if like is None else self._stream(like).state.copy()
+        rng = np.random.default_rng([self.seed, *stream.encode()] if stream != DEFAULT else self.seed)
+        state[CURSOR] = state[UNIFORMS]  # a stream never uses up another's random numbers
+        self._streams[stream] = _Stream(state, rng)
+
+    def decide(self, quote: Quote, context: Sequence[float] | FloatArray | None = None, *, stream: str = DEFAULT) -> Decision:
+        """Decide on one request.
+
+        Parameters
+        ----------
+        quote
+            Prices of this request.
+        context
+            Features of this request, (d,), finite.
+        stream
+            Which stream the request belongs to.
+
+        Raises
+        ------
+        ContractError
+            Quote or context do not fit this engine.
+
+        """
+        mine = self._streams.get(stream) or self._stream(stream)
+        row = quote.row.copy() if context is None else np.append(quote.row, context)
+        flag = self._decide(mine.state, row)
+        if flag:
+            if flag != rows.REFILL:
+                raise ContractError(self._explain(flag, row))
+            refill(mine.state, mine.rng)
+            self._decide(mine.state, row)
+        return self._open(mine, row, stream)
+
+    def update(self, decision: Decision, observation: Observation) -> bool:
+        """Learn from what a decision revealed, once; late and out of order are welcome.
+
+        Returns
+        -------
+        bool
+            False for feedback that was counted before (a duplicate), or whose decision was given up.
+
+        Raises
+        ------
+        ContractError
+            The observation cannot have come from this decision; nothing was learnt, and the decision stays open.
+
+        """
+        mine = self._streams.get(decision.stream) or self._stream(decision.stream)
+        if decision.id not in mine.pending:
+            return False
+        flag = self._learn(mine.state, decision.row, observation.row)
+        if flag:
+            raise ContractError(self._explain(flag, observation.row))
+        del mine.pending[decision.id]
+        return True
+
+    def step(
+        self,
+        decision: Decision | None,
+        observation: Observation | None,
+        quote: Quote,
+        context: Sequence[float] | FloatArray | None = None,
+    ) -> Decision:
+        """Take the feedback of the last request and decide on the next one of the same stream, in one compiled call.
+
+        As `update` and then `decide`: a duplicate, or feedback that is still missing (None), teaches nothing.
+        """
+        if decision is None or observation is None:
+            return self.decide(quote, context, stream=DEFAULT if decision is None else decision.stream)
+        mine = self._streams.get(decision.stream) or self._stream(decision.stream)
+        if decision.id not in mine.pending:
+            return self.decide(quote, context, stream=decision.stream)
+        row = quote.row.copy() if context is None else np.append(quote.row, context)
+        flag = self._step(mine.state, decision.row, observation.row, row)
+        if flag > 0:
+            raise ContractError(self._explain(flag, observation.row))
+        del mine.pending[decision.id]
+        if flag:
+            if flag != rows.REFILL:
+                raise ContractError(self._explain(-flag, row))
+            refill(mine.state, mine.rng)
+            self._decide(mine.state, row)
+        return self._open(mine, row, decision.stream)
+
+    def decide_many(
+        self, quotes: Sequence[Quote], contexts: Sequence[Any] | None = None, *, stream: str = DEFAULT
+    ) -> list[Decision]:
+        """Decide on a batch, in order, as if one by one and without feedback in between."""
+        given: Iterable[Any] = [None] * len(quotes) if contexts is None else contexts
+        return [self.decide(q, c, stream=stream) for q, c in zip(quotes, given, strict=True)]
+
+    def update_many(self, feedback: Iterable[tuple[Decision, Observation]]) -> int:
+        """Learn from a batch, in order; returns how many were counted.
+
+        Raises
+        ------
+        ContractError
+            At the first observation that does not fit; those before it are counted.
+
+        """
+        return sum(self.update(decision, observation) for decision, observation in feedback)
+
+    def forget(self, factor: float, *, stream: str = DEFAULT) -> None:
+        """Shrink what a stream has learnt to a share of its weight, in (0, 1]."""
+        if not 0.0 < factor <= 1.0:
+            raise ValueError(f"factor is {factor}, allowed is (0, 1]")
+        self.policy.kernels.forget(self._stream(stream).state, factor)
+
+    def state(self, stream: str = DEFAULT) -> FloatArray:
+        """A copy of the policy's state, laid out as in `offramp.bandits.state`."""
+        return self._stream(stream).state.copy()
+
+    def snapshot(self) -> dict[str, Any]:
+        """All that is needed to go on exactly here: spec, arms, states, random generators, open decisions."""
+        return {
+            "schema": SCHEMA,
+            "policy": repr(self.policy),
+            "arms": self.arms,
+            "features": self.features,
+            "streams": {
+                name: {
+                    "state": s.state.copy(),
+                    "random": s.rng.bit_generator.state,
+                    "next": s.next,
+                    "pending": list(s.pending),
+                }
+                for name, s in self._streams.items()
+            },
+        }
+
+    def restore(self, snapshot: dict[str, Any]) -> None:
+        """Go on from a snapshot, bit for bit; the engine's own streams are dropped.
+
+        Raises
+        ------
+        ValueError
+            The snapshot has another schema, policy, table of arms or number of features.
+
+        """
+        mine = {"schema": SCHEMA, "policy": repr(self.policy), "arms": self.arms, "features": self.features}
+        for field, value in mine.items():
+            if snapshot.get(field) != value:
+                raise ValueError(f"the snapshot's {field} is {snapshot.get(field)!r}, allowed is {value!r}")
+        streams = {}
+        for name, kept in snapshot["streams"].items():
+            rng = np.random.default_rng()
+            rng.bit_generator.state = kept["random"]
+            streams[name] = stream = _Stream(kept["state"].copy(), rng)
+            stream.next = kept["next"]
+            stream.pending = dict.fromkeys(kept["pending"])
+        self._streams = streams
+
+    def _open(self, mine: _Stream, row: FloatArray, stream: str) -> Decision:
+        id = mine.next
+        mine.next = id + 1
+        mine.pending[id] = None
+        if len(mine.pending) > self.open_decisions:
+            del mine.pending[next(iter(mine.pending))]
+        return Decision(row, id, stream)
+
+    def _stream(self, name: str) -> _Stream:
+        if name not in self._streams:
+            raise ValueError(f"stream {name!r} is not open; open are {list(self._streams)}; see Engine.start")
+        return self._streams[name]
+
+    def _explain(self, flag: int, row: FloatArray) -> str:
+        if flag // rows.FAULT == rows.WIDTH and len(row) >= rows.context_at(self.arms.exits) and row[0] == self.arms.exits:
+            given = len(row) - rows.context_at(self.arms.exits)
+            return f"the context has {given} features, the engine was built for {self.features}"
+        return explain(flag, row, self.arms.exits)

@@ -1,0 +1,169 @@
+"""Trains a network with exits: the weighted sum of all exits' losses, a checkpoint every epoch, exact resume."""
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from offramp.models.data import Split, normalise
+from offramp.models.network import MultiExitNetwork
+from offramp.models.weights import WeightsError, read_tensors, write_tensors
+
+CHECKPOINT = "offramp-checkpoint-1"
+Progress = Callable[[int, int, int, float], None]  # epoch, batches done, batches in the epoch, loss
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainSpec:
+    """What a training run does; two runs with equal spec and data give equal weights on one machine.
+
+    Parameters
+    ----------
+    epochs, batch, seed
+        Passes over the training images; images per step; seed of weights, order, crops and dropout.
+    learning_rate, warmup, momentum, weight_decay
+        Nesterov SGD: the rate rises linearly to `learning_rate` over the first `warmup` share of all steps, in (0, 1),
+        and falls to zero on a cosine.  Biases and batch-norm parameters are not decayed.
+    loss_weights
+        Weight of each exit's cross-entropy, first exit first.
+    crop, small_crop, small_epochs
+        Side in pixels of the random crop (images are padded by 4); the first `small_epochs` epochs use `small_crop`,
+        which costs less and regularises.
+
+    """
+
+    epochs: int
+    batch: int
+    seed: int
+    learning_rate: float
+    warmup: float
+    momentum: float
+    weight_decay: float
+    loss_weights: tuple[float, ...]
+    crop: int
+    small_crop: int
+    small_epochs: int
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "loss_weights", tuple(float(w) for w in self.loss_weights))
+        for name in ("epochs", "batch"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}, allowed is 1 or more")
+        if not 0.0 < self.warmup < 1.0:
+            raise ValueError(f"warmup is {self.warmup}, allowed is a share between 0 and 1")
+        if not all(w >= 0.0 for w in self.loss_weights) or sum(self.loss_weights) <= 0.0:
+            raise ValueError(f"loss_weights are {self.loss_weights}, allowed are weights >= 0 that are not all 0")
+
+    def rate(self, step: int, steps: int) -> float:
+        """Learning rate of one step out of all steps of the run."""
+        rise = max(1.0, self.warmup * steps)
+        if step < rise:
+            return self.learning_rate * (step + 1) / rise
+        return self.learning_rate * 0.5 * (1.0 + math.cos(math.pi * (step - rise) / max(1.0, steps - rise)))
+
+
+def batches(split: Split, spec: TrainSpec, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """One epoch of shuffled, cropped and mirrored batches, drawn from (seed, epoch) alone."""
+    rng = np.random.default_rng((spec.seed, epoch))
+    side = spec.small_crop if epoch < spec.small_epochs else spec.crop
+    order = rng.permutation(len(split.labels))
+    for start in range(0, len(order), spec.batch):
+        chosen = order[start : start + spec.batch]
+        padded = np.pad(split.images[chosen], ((0, 0), (4, 4), (4, 4), (0, 0)))
+        top, left = rng.integers(0, padded.shape[1] - side + 1, (2, len(chosen), 1))
+        columns = left + np.arange(side)
+        columns = np.where(rng.random((len(chosen), 1)) < 0.5, columns[:, ::-1], columns)
+        rows = top + np.arange(side)
+        images = padded[np.arange(len(chosen))[:, None, None], rows[:, :, None], columns[:, None, :]]
+        yield normalise(images), torch.from_numpy(split.labels[chosen])
+
+
+def _optimiser(network: MultiExitNetwork, spec: TrainSpec) -> torch.optim.SGD:
+    decayed = [p for p in network.parameters() if p.ndim > 1]
+    plain = [p for p in network.parameters() if p.ndim <= 1]
+    groups = [{"params": decayed, "weight_decay": spec.weight_decay}, {"params": plain, "weight_decay": 0.0}]
+    return torch.optim.SGD(groups, lr=spec.learning_rate, momentum=spec.momentum, nesterov=True)
+
+
+def _momentum(network: MultiExitNetwork, optimiser: torch.optim.SGD) -> dict[str, Tensor]:
+    return {name: optimiser.state[p]["momentum_buffer"] for name, p in network.named_parameters()}
+
+
+def train(
+    build: Callable[[], MultiExitNetwork], split: Split, spec: TrainSpec, checkpoint: Path, progress: Progress
+) -> MultiExitNetwork:
+    """Train to the last epoch, going on from `checkpoint` where it exists.
+
+    Parameters
+    ----------
+    build
+        Makes the network; called after the seed is set.
+    split
+        The training images.
+    spec, checkpoint, progress
+        What to do; the file that is rewritten after every epoch; called after every batch.
+
+    Raises
+    ------
+    WeightsError
+        The checkpoint is damaged, or belongs to another spec or other images.
+
+    """
+    torch.manual_seed(spec.seed)
+    network = build().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    if len(spec.loss_weights) != network.n_exits:
+        raise ValueError(f"{len(spec.loss_weights)} loss_weights, but the network has {network.n_exits} exits")
+    optimiser = _optimiser(network, spec)
+    identity: dict[str, Any] = {"spec": {**asdict(spec), "loss_weights": list(spec.loss_weights)}, "data": split.hash}
+    done = 0
+    if checkpoint.exists():
+        tensors, header = read_tensors(checkpoint, CHECKPOINT)
+        for field, mine in identity.items():
+            if header[field] != mine:
+                raise WeightsError(f"{checkpoint}: its {field} is {header[field]}, this run's is {mine}; move it away")
+        network.load_state_dict({k[6:]: v for k, v in tensors.items() if k.startswith("model.")})
+        for name, parameter in network.named_parameters():
+            optimiser.state[parameter]["momentum_buffer"] = tensors[f"momentum.{name}"]
+        done = int(header["epoch"])
+    per_epoch = math.ceil(len(split.labels) / spec.batch)
+    weights = torch.tensor(spec.loss_weights)
+    network.train()
+    for epoch in range(done, spec.epochs):
+        torch.manual_seed(spec.seed * 100_003 + epoch + 1)  # dropout too is drawn from (seed, epoch)
+        for i, (x, y) in enumerate(batches(split, spec, epoch)):
+            for group in optimiser.param_groups:
+                group["lr"] = spec.rate(epoch * per_epoch + i, spec.epochs * per_epoch)
+            losses = torch.stack([functional.cross_entropy(logits, y) for logits in network(x).unbind(1)])
+            loss = (weights * losses).sum()
+            optimiser.zero_grad()
+            loss.backward()
+            optimiser.step()
+            progress(epoch, i + 1, per_epoch, loss.item())
+        state = {f"model.{k}": v for k, v in network.state_dict().items()}
+        state |= {f"momentum.{k}": v for k, v in _momentum(network, optimiser).items()}
+        write_tensors(checkpoint, state, {**identity, "epoch": epoch + 1}, CHECKPOINT)
+    network.eval()
+    return network
+
+
+@torch.no_grad()
+def evaluate(network: MultiExitNetwork, split: Split, batch: int = 500) -> list[dict[str, float]]:
+    """Accuracy and mean confidence of every exit, both in [0, 1], first exit first."""
+    network.eval()
+    correct = torch.zeros(network.n_exits)
+    confidence = torch.zeros(network.n_exits, dtype=torch.float64)
+    for start in range(0, len(split.labels), batch):
+        probability = network(normalise(split.images[start : start + batch])).softmax(-1)
+        best, guess = probability.max(-1)
+        correct += (guess == torch.from_numpy(split.labels[start : start + batch])[:, None]).sum(0)
+        confidence += best.double().sum(0)
+    n = len(split.labels)
+    return [
+        {"accuracy": float(a) / n, "mean confidence": float(c) / n} for a, c in zip(correct, confidence, strict=True)
+    ]
