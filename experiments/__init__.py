@@ -1,1 +1,1 @@
-"""experiments"""
+"""Asks the questions: Hydra programs that build, play, compare and report."""

@@ -1,0 +1,125 @@
+"""What an arm is worth: population means for the pseudo-regret, and the comparators on the very same samples."""
+
+from collections.abc import Iterable
+
+import numpy as np
+
+from offramp.bandits import rows
+from offramp.bandits.arms import Arms
+from offramp.bandits.loop import Block, World
+from offramp.bandits.rows import FloatArray, IntArray
+
+
+def outcomes(confidence: FloatArray, arms: Arms) -> tuple[FloatArray, FloatArray]:
+    """Mean confidence of the answer, and share of offloads, of each arm under each condition; (S, A) each.
+
+    Parameters
+    ----------
+    confidence
+        (S, N, L).
+    arms
+        The table, A arms.
+
+    """
+    answered = np.empty((confidence.shape[0], len(arms)))
+    offloaded = np.empty_like(answered)
+    final = confidence[..., -1]
+    for a, arm in enumerate(arms.table):
+        sent = confidence[..., arm.cut - 1] < arm.threshold if arm.cut else np.ones(final.shape, dtype=bool)
+        own = confidence[..., arm.cut - 1] if arm.cut else final
+        answered[:, a] = np.where(sent, final, own).mean(axis=1)
+        offloaded[:, a] = sent.mean(axis=1)
+    return answered, offloaded
+
+
+def prices(quotes: FloatArray, arms: Arms) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """Of each quote (P, W): mu (P, 1), and for each arm its edge and its offload cost, (P, A) each."""
+    exits = arms.exits
+    cuts = np.array([arm.cut for arm in arms.table])
+    return (
+        quotes[:, rows.MU, None],
+        quotes[:, rows.COSTS + cuts],
+        quotes[:, rows.offload_cost_at(exits) + cuts],
+    )
+
+
+def values(confidence: FloatArray, quotes: FloatArray, arms: Arms) -> FloatArray:
+    """Expected reward of each arm under each (condition, price), (S, P, A)."""
+    answered, offloaded = (x[:, None, :] for x in outcomes(confidence, arms))
+    mu, edge, offload = prices(quotes, arms)
+    with np.errstate(invalid="ignore"):
+        sent = np.where(offloaded > 0.0, offloaded * offload, 0.0)
+    value: FloatArray = answered - mu * (edge + sent)
+    return value
+
+
+def gaps(confidence: FloatArray, quotes: FloatArray, arms: Arms) -> FloatArray:
+    """Pseudo-regret of each arm under each (condition, price) against the best arm of the table, (S, P, A)."""
+    value = values(confidence, quotes, arms)
+    gap: FloatArray = value.max(axis=2, keepdims=True) - value
+    return gap
+
+
+class Comparators:
+    """Cumulative rewards of whom a policy is measured against, on the same samples, at the same checkpoints.
+
+    Parameters
+    ----------
+    world, arms
+        The world's arrays and the table of arms.
+    blocks
+        The stream.
+    checkpoints
+        Rounds after which the sums are kept, increasing, (R,).
+
+    Attributes
+    ----------
+    dynamic
+        Realised reward of the best arm of each (condition, price), (R,).
+    static
+        Expected reward of each arm, played throughout, (R, A): the best of the last row is the best arm in hindsight.
+    clairvoyant
+        Reward of the best arm of each single sample, (R,).  A bound that nobody can reach, never a yardstick.
+
+    """
+
+    def __init__(self, world: World, arms: Arms, blocks: Iterable[Block], checkpoints: IntArray) -> None:
+        value = values(world.confidence, world.quotes, arms)
+        best = value.argmax(axis=2)
+        shape = (len(checkpoints), len(arms))
+        self.dynamic, self.clairvoyant, self.static = np.zeros(shape[0]), np.zeros(shape[0]), np.zeros(shape)
+        totals = [0.0, 0.0, np.zeros(len(arms))]
+        played, kept = 0, 0
+        for block in blocks:
+            reward = realised(world, arms, block)
+            of_best = reward[np.arange(len(reward)), best[block.condition, block.price]]
+            while kept < shape[0] and checkpoints[kept] <= played + len(reward):
+                n = checkpoints[kept] - played
+                self.dynamic[kept] = totals[0] + of_best[:n].sum()
+                self.clairvoyant[kept] = totals[1] + reward[:n].max(axis=1).sum()
+                self.static[kept] = totals[2] + _static(value, block, n)
+                kept += 1
+            played += len(reward)
+            totals[0] += of_best.sum()
+            totals[1] += reward.max(axis=1).sum()
+            totals[2] += _static(value, block, len(reward))
+
+
+def _static(value: FloatArray, block: Block, n: int) -> FloatArray:
+    conditions, links, _ = value.shape
+    visits = np.bincount(block.condition[:n] * links + block.price[:n], minlength=conditions * links)
+    total: FloatArray = visits @ value.reshape(conditions * links, -1)
+    return total
+
+
+def realised(world: World, arms: Arms, block: Block) -> FloatArray:
+    """Reward of every arm in every round of a block, (n, A)."""
+    truth = world.confidence[block.condition, block.sample]
+    mu, edge, offload = (x[block.price] for x in prices(world.quotes, arms))
+    reward = np.empty((len(truth), len(arms)))
+    for a, arm in enumerate(arms.table):
+        own = truth[:, arm.cut - 1] if arm.cut else truth[:, -1]
+        sent = own < arm.threshold if arm.cut else np.ones(len(own), dtype=bool)
+        answer = np.where(sent, truth[:, -1], own)
+        reward[:, a] = answer - mu[:, 0] * (edge[:, a] + np.where(sent, offload[:, a], 0.0))
+    return reward

@@ -1,0 +1,127 @@
+"""Two executors of one text: `rollout` runs the compiled loop, `replay` goes through an engine round by round."""
+
+import time
+from collections.abc import Callable
+
+import numpy as np
+
+from offramp.bandits.arms import Arms
+from offramp.bandits.contract import Observation, Quote
+from offramp.bandits.engine import DEFAULT, Engine
+from offramp.bandits.loop import Block, keep, score
+from offramp.bandits.loop import World as Arrays
+from offramp.bandits.policy import Policy, needs_oracle
+from offramp.bandits.reveal import reveal
+from offramp.bandits.rows import FloatArray
+from offramp.bandits.state import CURSOR, UNIFORMS, refill
+from offramp.environments.stream import Stream, blocks
+from offramp.environments.trace import Trace, record
+from offramp.environments.world import World
+
+
+def rollout(
+    policy: Policy, world: World, stream: Stream, *, horizon: int, seed: int, arrays: Arrays | None = None
+) -> tuple[Trace, FloatArray]:
+    """Play a policy against a stream in the compiled loop.
+
+    Parameters
+    ----------
+    policy, world, stream
+        Who plays where against what.
+    horizon
+        Rounds, >= 1.
+    seed
+        Rebuilds the stream; the policy draws from it too, independently.
+    arrays
+        The world's arrays for this stream, where the caller has them already.
+
+    Returns
+    -------
+    tuple
+        The trace and the policy's last state.
+
+    """
+    if arrays is None:
+        arrays = world.arrays(stream.conditions, stream.links, oracle=needs_oracle(policy))
+    state = policy.initial(world.arms, arrays.context.shape[2])
+    rng = np.random.default_rng(seed)
+    state[CURSOR] = state[UNIFORMS]
+    kept = record(world.arms, horizon, arrays.context.shape[2])
+    run = policy.kernels.rollout
+    run(state.copy(), arrays, Block(*(np.zeros(0, dtype=np.int64),) * 3), kept)  # compile outside the clock
+    seconds = 0.0
+    for block in blocks(stream, samples=len(arrays.label), horizon=horizon, seed=seed):
+        done = 0
+        while done < len(block.sample):
+            rest = Block(*(part[done:] for part in block))
+            start = time.perf_counter()
+            done += run(state, arrays, rest, kept)
+            seconds += time.perf_counter() - start
+            if done < len(block.sample):
+                refill(state, rng)
+    return Trace.of(kept, seconds), state
+
+
+def replay(
+    policy: Policy,
+    world: World,
+    stream: Stream,
+    *,
+    horizon: int,
+    seed: int,
+    compiled: bool = False,
+    look: Callable[[int, Engine, Arrays, int, int], None] | None = None,
+) -> tuple[Trace, FloatArray]:
+    """Play a policy against a stream through an `Engine`, in plain Python: the specification of `rollout`.
+
+    Parameters
+    ----------
+    policy, world, stream, horizon, seed
+        As for `rollout`.
+    compiled
+        Let the engine use compiled steps.
+    look
+        Called before each decision with round, engine, arrays, sample and condition.
+
+    Returns
+    -------
+    tuple
+        The trace and the policy's last state.
+
+    """
+    arrays = world.arrays(stream.conditions, stream.links, oracle=needs_oracle(policy))
+    engine = Engine(policy, arms=world.arms, seed=seed, features=arrays.context.shape[2], compiled=compiled)
+    kept = record(world.arms, horizon, arrays.context.shape[2])
+    quotes = [_quote(row) for row in arrays.quotes]
+    start = time.perf_counter()
+    for block in blocks(stream, samples=len(arrays.label), horizon=horizon, seed=seed):
+        for sample, condition, price in zip(*(part.tolist() for part in block), strict=True):
+            if look is not None:
+                look(int(kept.at[0]), engine, arrays, sample, condition)
+            context = arrays.context[condition, sample]
+            decision = engine.decide(quotes[price], context if len(context) else None)
+            seen = Observation.__new__(Observation)
+            seen.row = np.empty(len(kept.seen))
+            reveal(arrays.confidence, arrays.prediction, condition, sample, decision.row, arrays.options, seen.row)
+            engine.update(decision, seen)
+            score(
+                arrays.confidence, arrays.prediction, arrays.label, arrays.gap, condition, sample, price,
+                decision.row, seen.row, kept.totals,
+            )  # fmt: skip
+            keep(kept.totals, kept.checkpoints, kept.kept, kept.at)
+    return Trace.of(kept, time.perf_counter() - start), engine.state(DEFAULT)
+
+
+def _quote(row: FloatArray) -> Quote:
+    quote = Quote.__new__(Quote)
+    quote.row = row
+    return quote
+
+
+def arms_of(policy: Policy, arms: Arms) -> str | None:
+    """None if the policy can play this table of arms, else the reason why not."""
+    try:
+        arms.part(policy.plays(arms))
+    except ValueError as error:
+        return str(error)
+    return None

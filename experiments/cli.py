@@ -1,0 +1,28 @@
+"""The `offramp` command: each word after it is a Hydra program of this folder."""
+
+import importlib
+import sys
+
+COMMANDS = {
+    "compare": "play policies against a stream of distorted images: table, report, data",
+    "train": "train a network with exits on CIFAR-10",
+    "extract": "make a confidence cache from images and weights",
+}
+USAGE = "usage: offramp COMMAND [key=value ...]      offramp COMMAND --help      offramp COMMAND -m key=a,b ...\n\n"
+
+
+def main() -> None:
+    """Entry point of the command line."""
+    arguments = sys.argv[1:]
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(USAGE + "\n".join(f"  {name:<10}{text}" for name, text in COMMANDS.items()))
+        return
+    if arguments[0] not in COMMANDS:
+        sys.exit(f"offramp: there is no command {arguments[0]!r}, allowed are {', '.join(COMMANDS)}")
+    sys.argv = [f"offramp {arguments[0]}", *arguments[1:]]
+    try:
+        module = importlib.import_module(f"offramp.experiments.{arguments[0]}")
+    except ModuleNotFoundError as error:
+        extra = "models" if error.name in ("torch", "torchvision", "PIL") else "experiments"
+        sys.exit(f"offramp {arguments[0]} needs {error.name}: pip install 'offramp[{extra}]'")
+    module.main()

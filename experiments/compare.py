@@ -1,0 +1,168 @@
+"""`offramp compare`: policies x seeds against a stream; a table in the terminal, data and a report in the run folder."""
+
+import json
+import math
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import hydra
+import pandas as pd
+from hydra.core.hydra_config import HydraConfig
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from offramp.bandits import Arms, Policy
+from offramp.bandits.policy import needs_oracle
+from offramp.environments import Comparators, ConfidenceCache, Stream, World, blocks, rollout
+from offramp.environments.replay import arms_of
+from offramp.environments.trace import checkpoints
+from offramp.experiments.report import write_report
+from offramp.experiments.results import REFERENCE, Played, long_traces, summary, table
+
+
+def several(config: DictConfig, mark: str, alone: str) -> dict[str, DictConfig]:
+    """A table of named configurations, also where there is only one: it is one if it holds `mark`."""
+    return {alone: config} if mark in config else {str(name): part for name, part in config.items()}
+
+
+def open_cache(name: str, split: str) -> ConfidenceCache:
+    """The split of an embedded cache by name, or of a file by path."""
+    cache = ConfidenceCache.load(name) if name.endswith(".safetensors") else ConfidenceCache.embedded(name)
+    return cache.part(split)
+
+
+def make_world(config: DictConfig, cache: ConfidenceCache) -> World:
+    """The world of one configuration over a cache."""
+    arms = Arms.grid(
+        exits=len(cache.exits), thresholds=config.thresholds, raw_input_allowed=config.raw_input_allowed
+    )
+    return World(
+        cache=cache,
+        prices=instantiate(config.prices),
+        arms=arms,
+        evaluate=config.evaluate,
+        cloud_returns=config.cloud_returns,
+        raw_input_allowed=config.raw_input_allowed,
+    )
+
+
+def play(
+    name: str, world: World, policies: dict[str, Policy], stream: Stream, seeds: list[int], cfg: DictConfig, bar: Progress
+) -> Played:
+    """Play every policy with every seed, on threads."""
+    arrays = {flag: world.arrays(stream.conditions, stream.links, oracle=flag) for flag in (False, True)}
+    refused = {p: why for p, policy in policies.items() if (why := arms_of(policy, world.arms)) is not None}
+    playing = {p: policy for p, policy in policies.items() if p not in refused}
+    at = checkpoints(cfg.horizon)
+    task = bar.add_task(f"world {name}", total=len(seeds) * (len(playing) + 1))
+
+    def one(policy: Policy, seed: int) -> Any:
+        facts = arrays[needs_oracle(policy)]
+        trace, _ = rollout(policy, world, stream, horizon=cfg.horizon, seed=seed, arrays=facts)
+        bar.advance(task)
+        return trace
+
+    def reference(seed: int) -> Comparators:
+        rounds = blocks(stream, samples=len(world.cache.label), horizon=cfg.horizon, seed=seed)
+        found = Comparators(arrays[False], world.arms, rounds, at)
+        bar.advance(task)
+        return found
+
+    with ThreadPoolExecutor(cfg.threads) as pool:
+        running = {p: [pool.submit(one, policy, seed) for seed in seeds] for p, policy in playing.items()}
+        against = [pool.submit(reference, seed) for seed in seeds]
+        traces = {p: [job.result() for job in jobs] for p, jobs in running.items()}
+        comparators = [job.result() for job in against]
+    return Played(name, world.arms, stream, seeds, cfg.horizon, traces, refused, comparators)
+
+
+def shown(value: dict[str, float], scale: float = 1.0, digits: int = 3) -> str:
+    """Mean and half-width as text."""
+    text = f"{value['mean'] * scale:.{digits}f}"
+    return text if math.isnan(value["half"]) else f"{text} ±{value['half'] * scale:.{digits}f}"
+
+
+def columns(found: dict[str, dict[str, float]]) -> Iterator[str]:
+    """The cells of one policy in the terminal's table."""
+    yield shown(found["cost"])
+    yield shown(found["cost_saved"], 100, 1) if "cost_saved" in found else "–"
+    yield shown(found["accuracy"], 100, 1)
+    yield shown(found["accuracy_change"], 100, 1) if "accuracy_change" in found else "–"
+    yield shown(found["agreement"], 100, 1)
+    yield shown(found["offload_share"], 100, 1)
+    yield shown(found["regret_total"], 1, 0)
+    yield f"{found['microseconds_per_round']['mean']:.2f}"
+
+
+def show(console: Console, played: Played, means: dict[str, dict[str, dict[str, float]]]) -> None:
+    """Print the table of one world."""
+    n = len(played.seeds)
+    grid = Table(
+        title=f"world {played.name}: {played.horizon:,} rounds, {n} seed{'s' * (n > 1)}, mean ±95 % interval",
+        caption=f"saved and change are against {REFERENCE}, paired by seed; regret is the dynamic pseudo-regret",
+    )
+    grid.add_column("policy")
+    for head in ("cost", "saved %", "accuracy %", "change, points", "agreement %", "offloaded %", "regret", "µs/round"):
+        grid.add_column(head, justify="right")
+    for policy, found in means.items():
+        grid.add_row(policy, *columns(found))
+    for policy in played.refused:
+        grid.add_row(policy, "not offered in this world", *[""] * 7)
+    console.print(grid)
+
+
+def run(cfg: DictConfig, folder: Path) -> Path:
+    """Play, print, and write the run folder; returns the path of the report."""
+    console = Console(width=None if Console().is_terminal else 150)
+    started = time.perf_counter()
+    cache = open_cache(cfg.cache, cfg.split)
+    policies = {name: instantiate(part) for name, part in several(cfg.policy, "_target_", _choice("policy")).items()}
+    worlds = {name: make_world(part, cache) for name, part in several(cfg.world, "prices", _choice("world")).items()}
+    stream = instantiate(cfg.stream, _convert_="all")
+    seeds = list(range(cfg.seeds)) if cfg.seed is None else [int(cfg.seed)]
+    folder.mkdir(parents=True, exist_ok=True)
+    look = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*look, console=console) as bar:
+        played = [play(name, world, policies, stream, seeds, cfg, bar) for name, world in worlds.items()]
+    frames = [table(p) for p in played]
+    means = [summary(frame) for frame in frames]
+    for p, m in zip(played, means, strict=True):
+        show(console, p, m)
+    everything = pd.concat(frames, ignore_index=True)
+    everything.to_json(folder / "results.jsonl", orient="records", lines=True)
+    everything.to_parquet(folder / "results.parquet")
+    pd.concat([long_traces(p) for p in played], ignore_index=True).to_parquet(folder / "traces.parquet")
+    facts = {
+        "offramp": version("offramp"),
+        "config": OmegaConf.to_container(cfg, resolve=True),
+        "cache": dict(cache.hashes),
+        "worlds": {p.name: m for p, m in zip(played, means, strict=True)},
+        "refused": {p.name: dict(p.refused) for p in played},
+    }
+    (folder / "summary.json").write_text(json.dumps(facts, indent=1), encoding="utf-8")
+    path = folder / "report.html"
+    write_report(path, cache, cfg, played, means)
+    console.print(f"{time.perf_counter() - started:.1f} s; report: {path.resolve()}", soft_wrap=True)
+    return path
+
+
+def _choice(group: str) -> str:
+    """Which option of a config group was chosen, the name of the only policy or world of a run."""
+    return str(HydraConfig.get().runtime.choices.get(group, group)) if HydraConfig.initialized() else group
+
+
+@hydra.main(config_path="pkg://offramp.conf", config_name="compare", version_base="1.3")
+def main(cfg: DictConfig) -> None:
+    """Entry point of `offramp compare`."""
+    run(cfg, Path(HydraConfig.get().runtime.output_dir))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,154 @@
+"""One self-contained HTML page about a comparison: tables, figures as inline SVG, and what each of them means."""
+
+import html
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from offramp.environments import ConfidenceCache
+from offramp.experiments import figures
+from offramp.experiments.results import REFERENCE, Played
+
+HERE = Path(__file__).parent
+STYLE = """
+body{font:16px/1.55 system-ui,sans-serif;color:#1c2530;max-width:72rem;margin:2rem auto;padding:0 1.2rem}
+h1{font-size:1.9rem;margin-bottom:.2rem}h2{margin-top:3rem;border-bottom:2px solid #1b6ca8;padding-bottom:.2rem}
+h3{margin-top:2rem}table{border-collapse:collapse;font-variant-numeric:tabular-nums;font-size:.92rem}
+td,th{padding:.3rem .7rem;text-align:right;border-bottom:1px solid #dde3e9;white-space:nowrap}
+td:first-child,th:first-child{text-align:left}tr:hover td{background:#f3f7fa}
+figure{margin:1.2rem 0}figure svg{max-width:100%;height:auto}figcaption{color:#51606e;font-size:.92rem;max-width:56rem}
+p{max-width:56rem}pre{background:#f3f7fa;padding:1rem;font-size:.85rem;overflow:auto}small{color:#51606e}
+"""
+COLUMNS = (
+    ("cost", "cost per image", 1.0, 3),
+    ("cost_saved", "saved, %", 100.0, 1),
+    ("accuracy", "accuracy, %", 100.0, 1),
+    ("accuracy_change", "change, points", 100.0, 1),
+    ("agreement", "agreement, %", 100.0, 1),
+    ("offload_share", "offloaded, %", 100.0, 1),
+    ("audit_share", "audited, %", 100.0, 1),
+    ("regret_total", "dynamic regret", 1.0, 0),
+    ("realised_regret_total", "realised regret", 1.0, 0),
+    ("static_regret_total", "to the best static arm", 1.0, 0),
+    ("microseconds_per_round", "µs a round", 1.0, 2),
+)
+PAPER = (
+    "I-SplitEE claims, for these constants on MobileNetV2, a cost lower by at least 55 % at an accuracy lower by at most "
+    "5 points. Look at offload_first before believing any learner here: one segment on the edge and then always the "
+    "cloud, without learning anything, saves 1 − (3λ + o) / 19λ = 58 % and changes no answer, because in these "
+    "prices the cloud computes for nothing."
+)
+
+
+def cell(found: Mapping[str, Mapping[str, float]], metric: str, scale: float, digits: int) -> str:
+    """One number with its interval."""
+    if metric not in found:
+        return "–"
+    mean, half = found[metric]["mean"] * scale, found[metric]["half"] * scale
+    spread = "" if math.isnan(half) else f" <small>±{half:.{digits}f}</small>"
+    return f"{mean:.{digits}f}{spread}"
+
+
+def numbers(played: Played, means: Mapping[str, Mapping[str, Mapping[str, float]]]) -> str:
+    """The table of one world."""
+    head = "".join(f"<th>{name}</th>" for _, name, _, _ in COLUMNS)
+    rows = [
+        f"<tr><td>{html.escape(policy)}</td>"
+        + "".join(f"<td>{cell(found, metric, scale, digits)}</td>" for metric, _, scale, digits in COLUMNS)
+        + "</tr>"
+        for policy, found in means.items()
+    ]
+    rows += [
+        f'<tr><td>{html.escape(p)}</td><td colspan="{len(COLUMNS)}">not offered in this world: {html.escape(why)}</td></tr>'
+        for p, why in played.refused.items()
+    ]
+    return f"<table><tr><th>policy</th>{head}</tr>{''.join(rows)}</table>"
+
+
+def figure(text: str, caption: str) -> str:
+    """A figure with its caption."""
+    return f"<figure>{text}<figcaption>{caption}</figcaption></figure>"
+
+
+def section(played: Played, means: Mapping[str, Mapping[str, Mapping[str, float]]], config: Any) -> str:
+    """The part of the page about one world."""
+    n, name = len(played.seeds), played.name
+    runs = f"{n} seeds" if n > 1 else "one seed, so without intervals"
+    bound = sum(c.clairvoyant[-1] for c in played.comparators) / n / played.horizon
+    best = sum(c.dynamic[-1] for c in played.comparators) / n / played.horizon
+    parts = [
+        f"<h2>World: {html.escape(name)}</h2>",
+        f"<pre>{html.escape(OmegaConf.to_yaml(config))}</pre>",
+        f"<p>{PAPER}</p>" if "PaperUnits" in str(config.prices) else "",
+        numbers(played, means),
+        f"<p>{played.horizon:,} rounds, {runs}; ± is the half-width of the 95 % interval over seeds (Student), paired by "
+        f"seed where a policy is compared with {REFERENCE}. Cost is in the price list's own unit. Dynamic regret values "
+        "each decision by its population mean under that round's condition and price, against the best arm of the table "
+        "there; realised regret takes the same samples instead; the third is against the one arm that is best in "
+        f"hindsight. That changing best arm earns {best:.4f} a round; a clairvoyant who sees each image's confidences "
+        f"first, {bound:.4f}, a bound that nobody can reach. Policies whose name says oracle read cloud answers that were "
+        "never requested.</p>",
+        "<h3>Regret</h3>",
+        figure(
+            figures.svg(figures.regret(played), f"{name}-regret"),
+            f"Cumulative dynamic pseudo-regret, mean and 95 % band over {runs}. Dashed: policies that do not learn. "
+            "Thin vertical lines: distortion or link change.",
+        ),
+        "<h3>Cost against accuracy</h3>",
+        figure(
+            figures.svg(figures.front(played), f"{name}-front"),
+            f"Up and to the left is better. Bars: 95 % intervals over {runs}. Squares: policies that do not learn.",
+        ),
+        "<h3>What was chosen when</h3>",
+    ]
+    ranked = figures.learners(played)
+    picked = dict.fromkeys([*ranked[:1], *(p for p in ("isplitee", "adaee_side") if p in played.traces)])
+    for policy in picked or list(played.traces)[:1]:
+        parts.append(
+            figure(
+                figures.svg(figures.choices(played, policy), f"{name}-{policy}"),
+                f"<b>{html.escape(policy)}</b>: share of rounds by split and by threshold, mean over {runs}, above the "
+                "distortion and the factor on the price of the link.",
+            )
+        )
+    return "\n".join(parts)
+
+
+def write_report(
+    path: Path,
+    cache: ConfidenceCache,
+    cfg: DictConfig,
+    played: Sequence[Played],
+    means: Sequence[Mapping[str, Mapping[str, Mapping[str, float]]]],
+) -> None:
+    """Write the page for all worlds of a run, in one step."""
+    configs = [cfg.world] if "prices" in cfg.world else [cfg.world[p.name] for p in played]
+    parts = [section(p, m, c) for p, m, c in zip(played, means, configs, strict=True)]
+    conditions = [c.name for c in cache.conditions]
+    parts += [
+        "<h2>The network and the images</h2>",
+        figure(
+            figures.svg(figures.exits(cache), "exits"),
+            "What the exits know and what they believe. Where confidence is far above accuracy, a policy that trusts "
+            "confidence pays for worse answers: this is what calibration and expert branches are for.",
+        ),
+    ]
+    sheet = HERE / f"{cache.notes.get('network')}.samples.png"
+    if sheet.exists():
+        caption = "The first test images of CIFAR-10 under every condition, as the network sees them."
+        parts.append(figure(figures.svg(figures.samples(sheet, conditions), "samples"), caption))
+    stream = html.escape(OmegaConf.to_yaml(cfg.stream))
+    page = (
+        '<!doctype html><html lang="en"><head><meta charset="utf-8"><title>Offramp: a comparison</title>'
+        f"<style>{STYLE}</style></head><body><h1>Offramp: a comparison</h1>"
+        "<p>For each image the policy decides how deep the edge computes and how sure an exit must be to answer there; "
+        "otherwise the work goes on in the cloud. It learns online from the confidences that its own decisions reveal. "
+        f"Labels are read by the scorer alone.</p><h3>The stream</h3><pre>{stream}</pre>"
+        f"{''.join(parts)}<h2>Configuration</h2><pre>{html.escape(OmegaConf.to_yaml(cfg))}</pre></body></html>"
+    )
+    partial = path.with_suffix(".partial")
+    partial.write_text(page, encoding="utf-8")
+    partial.replace(path)

@@ -1,0 +1,116 @@
+"""From traces to numbers with intervals: what is reported, in which unit, against whom."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from offramp.bandits.arms import Arms
+from offramp.environments import Comparators, Trace
+from offramp.environments.stream import Stream
+
+# Two-sided 95 % quantiles of Student's t for 1..30 degrees of freedom; beyond, the normal one is within 2 %.
+T95 = (
+    12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131,
+    2.120, 2.110, 2.101, 2.093, 2.086, 2.080, 2.074, 2.069, 2.064, 2.060, 2.056, 2.052, 2.048, 2.045, 2.042,
+)  # fmt: skip
+REFERENCE = "final_exit"
+
+
+@dataclass(frozen=True, eq=False)
+class Played:
+    """All that one world yielded.
+
+    Parameters
+    ----------
+    name
+        The world's name.
+    arms, stream, seeds, horizon
+        What was played.
+    traces
+        Policy name -> one trace for each seed.
+    refused
+        Policy name -> why this world does not offer what it plays.
+    comparators
+        One for each seed.
+
+    """
+
+    name: str
+    arms: Arms
+    stream: Stream
+    seeds: Sequence[int]
+    horizon: int
+    traces: Mapping[str, Sequence[Trace]]
+    refused: Mapping[str, str]
+    comparators: Sequence[Comparators]
+
+
+def interval(values: Sequence[float]) -> dict[str, float]:
+    """Mean and the half-width of its 95 % interval over seeds; nan for a single seed."""
+    x = np.asarray(values, dtype=np.float64)
+    n = len(x)
+    if n < 2:
+        return {"mean": float(x.mean()), "half": math.nan}
+    t = T95[n - 2] if n - 2 < len(T95) else 1.96
+    return {"mean": float(x.mean()), "half": float(t * x.std(ddof=1) / math.sqrt(n))}
+
+
+def metrics(trace: Trace, comparators: Comparators) -> dict[str, float]:
+    """What one run says, per round unless it says otherwise."""
+    rounds = float(trace.rounds[-1])
+    best_static = float(comparators.static[-1].max())
+    return {
+        "cost": float(trace.cost[-1]) / rounds,
+        "edge_cost": trace.mean("edge_cost"),
+        "offload_cost": trace.mean("offload_cost"),
+        "reward": trace.mean("reward"),
+        "accuracy": trace.mean("correct"),
+        "agreement": trace.mean("agreement"),
+        "offload_share": trace.mean("offloads"),
+        "audit_share": trace.mean("audits"),
+        "regret_total": float(trace.sums["regret"][-1]),
+        "realised_regret_total": float(comparators.dynamic[-1] - trace.sums["reward"][-1]),
+        "static_regret_total": best_static - float(trace.sums["reward"][-1]),
+        "clairvoyant_gap_total": float(comparators.clairvoyant[-1] - trace.sums["reward"][-1]),
+        "microseconds_per_round": trace.seconds / rounds * 1e6,
+    }
+
+
+def table(played: Played) -> pd.DataFrame:
+    """One row for each policy and seed, with every metric and the paired differences to the final exit."""
+    rows = []
+    for policy, traces in played.traces.items():
+        for seed, trace, comparators in zip(played.seeds, traces, played.comparators, strict=True):
+            rows.append({"world": played.name, "policy": policy, "seed": seed, **metrics(trace, comparators)})
+    frame = pd.DataFrame(rows)
+    if REFERENCE in played.traces:
+        final = frame[frame.policy == REFERENCE].set_index("seed")
+        frame["cost_saved"] = 1.0 - frame.cost / frame.seed.map(final.cost)
+        frame["accuracy_change"] = frame.accuracy - frame.seed.map(final.accuracy)
+    return frame
+
+
+def summary(frame: pd.DataFrame) -> dict[str, dict[str, dict[str, float]]]:
+    """Policy -> metric -> mean and half-width of the 95 % interval over seeds (paired where it is a difference)."""
+    return {
+        str(policy): {
+            str(metric): interval(group[metric].tolist())
+            for metric in frame.columns
+            if metric not in ("world", "policy", "seed")
+        }
+        for policy, group in frame.groupby("policy", sort=False)
+    }
+
+
+def long_traces(played: Played) -> pd.DataFrame:
+    """Every trace at every checkpoint, one row for each (policy, seed, round)."""
+    parts = []
+    for policy, traces in played.traces.items():
+        for seed, trace in zip(played.seeds, traces, strict=True):
+            columns: dict[str, Any] = {"world": played.name, "policy": policy, "seed": seed, "round": trace.rounds}
+            parts.append(pd.DataFrame(columns | trace.sums))
+    return pd.concat(parts, ignore_index=True)
