@@ -85,10 +85,10 @@ def forget(state: FloatArray, factor: float) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class AdaEE:
-    """A bandit over thresholds at one exit (AdaEE, UCBEE).
+    r"""A bandit over thresholds at one exit (AdaEE, UCBEE).
 
-    With threshold a the reward is 0 if :math:`C_i \\ge a`, else :math:`\\max(C_L - C_i, 0) - \\mu o`; each threshold
-    once, then the largest :math:`\\hat r_a + \\beta\\sqrt{\\ln t / N_a}`.
+    With threshold a the reward is 0 if :math:`C_i \ge a`, else :math:`\max(C_L - C_i, 0) - \mu o`; each threshold
+    once, then the largest :math:`\hat r_a + \beta\sqrt{\ln t / N_a}`.
 
     Parameters
     ----------

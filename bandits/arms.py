@@ -28,7 +28,8 @@ class Arms:
     exits
         Exits L of the network.
     table
-        The arms, in any order; they are kept sorted.  At cut 0 only +inf makes sense (the input is sent), at cut L only -inf (the last exit always answers).
+        The arms, in any order; they are kept sorted.  At cut 0 only +inf makes sense (the input is sent), at cut L only
+        -inf (the last exit always answers).
 
     Examples
     --------

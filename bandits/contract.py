@@ -12,7 +12,7 @@ from offramp.bandits.rows import FloatArray, IntArray
 
 
 class ContractError(ValueError):
-    """A quote, context or observation breaks the contract; the message names the field, the value and what is allowed."""
+    """A quote, context or observation breaks the contract; the message names field, value and what is allowed."""
 
 
 class Quote:
@@ -50,7 +50,7 @@ class Quote:
         offload = np.asarray(offload_cost, dtype=np.float64)
         if edge.ndim != 1 or edge.shape != offload.shape or len(edge) < 2:
             raise ContractError(
-                f"edge_cost has shape {edge.shape} and offload_cost {offload.shape}, allowed is (L + 1,) for both, L >= 1"
+                f"edge_cost has shape {edge.shape} and offload_cost {offload.shape}, allowed is (L + 1,) twice, L >= 1"
             )
         exits = len(edge) - 1
         self.row = np.zeros(rows.context_at(exits))
@@ -156,6 +156,8 @@ class Decision:
         """The prices that the decision was made on."""
         quote = Quote.__new__(Quote)
         quote.row = self.row[: rows.context_at(self.exits)].copy()
+        quote.row[rows.ARM : rows.COSTS] = 0.0
+        quote.row[rows.thresholds_at(self.exits) :] = 0.0
         return quote
 
     @property
@@ -268,9 +270,13 @@ def explain(flag: int, row: FloatArray, exits: int) -> str:
     if code == rows.VALUE:
         return f"confidence of exit {at - rows.CONFIDENCE + 1} is {value}, allowed is [0, 1], or nan where not revealed"
     if code == rows.KIND and at == rows.OFFLOADED:
-        return f"offloaded is {value:g} with answered_at {row[0]:g}: the cloud answers at exit {exits} and without audit"
+        return (
+            f"offloaded is {value:g} with answered_at {row[0]:g}: the cloud answers at exit {exits} and without audit"
+        )
     if code == rows.KIND:
         return f"field {('answered_at', 'offloaded', 'audited')[at]} is {value}, allowed is 0 or 1"
     if at == 0:
         return f"answered_at is {row[0]}, allowed is a whole number in 1..{exits}"
-    return f"answered_at is {row[0]:g}, but the decision does not let exit {row[0]:g} answer with what was revealed there"
+    return (
+        f"answered_at is {row[0]:g}, but the decision does not let exit {row[0]:g} answer with what was revealed there"
+    )

@@ -1,4 +1,4 @@
-"""Price lists: what edge compute and communication cost.  One list prices the reward, the report and the live system."""
+"""Price lists: what edge compute and communication cost.  One list prices reward, report and live system."""
 
 import math
 from dataclasses import dataclass
@@ -89,16 +89,16 @@ def _offer(offload: Any, raw_input_allowed: bool) -> Any:
 
 @dataclass(frozen=True, kw_only=True)
 class PaperUnits:
-    """The papers' prices: so much per layer, one constant for an offload, whatever its size and the link.
+    r"""The papers' prices: so much per layer, one constant for an offload, whatever its size and the link.
 
     Parameters
     ----------
     per_layer
-        :math:`\\lambda`, cost of one layer on the edge, exit heads included, in cost units, >= 0.
+        :math:`\lambda`, cost of one layer on the edge, exit heads included, in cost units, >= 0.
     offload
         :math:`o`, cost of one offload in cost units, >= 0.
     mu
-        :math:`\\mu`, confidence per cost unit, >= 0.
+        :math:`\mu`, confidence per cost unit, >= 0.
 
     Examples
     --------
@@ -109,7 +109,7 @@ class PaperUnits:
 
     Notes
     -----
-    SplitEE (arXiv 2309.09195), I-SplitEE (arXiv 2401.10541): :math:`\\gamma_i = \\lambda \\ell_i`.  The defaults are
+    SplitEE (arXiv 2309.09195), I-SplitEE (arXiv 2401.10541): :math:`\gamma_i = \lambda \ell_i`.  The defaults are
     the constants of I-SplitEE's released code.
 
     """

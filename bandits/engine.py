@@ -75,9 +75,7 @@ class Engine:
         compiled: bool = True,
     ) -> None:
         if features < 0 or open_decisions < 1:
-            raise ValueError(
-                f"features is {features} and open_decisions {open_decisions}, allowed are >= 0 and >= 1"
-            )
+            raise ValueError(f"features is {features} and open_decisions {open_decisions}, allowed are >= 0 and >= 1")
         self.policy = policy
         self.arms = arms
         self.seed = seed
@@ -113,7 +111,9 @@ class Engine:
         state[CURSOR] = state[UNIFORMS]  # a stream never uses up another's random numbers
         self._streams[stream] = _Stream(state, rng)
 
-    def decide(self, quote: Quote, context: Sequence[float] | FloatArray | None = None, *, stream: str = DEFAULT) -> Decision:
+    def decide(
+        self, quote: Quote, context: Sequence[float] | FloatArray | None = None, *, stream: str = DEFAULT
+    ) -> Decision:
         """Decide on one request.
 
         Parameters
@@ -274,7 +274,11 @@ class Engine:
         return self._streams[name]
 
     def _explain(self, flag: int, row: FloatArray) -> str:
-        if flag // rows.FAULT == rows.WIDTH and len(row) >= rows.context_at(self.arms.exits) and row[0] == self.arms.exits:
+        if (
+            flag // rows.FAULT == rows.WIDTH
+            and len(row) >= rows.context_at(self.arms.exits)
+            and row[0] == self.arms.exits
+        ):
             given = len(row) - rows.context_at(self.arms.exits)
             return f"the context has {given} features, the engine was built for {self.features}"
         return explain(flag, row, self.arms.exits)

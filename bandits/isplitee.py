@@ -78,14 +78,14 @@ def forget(state: FloatArray, factor: float) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class ISplitEE:
-    """SplitEE-S at I-SplitEE's constants: a fixed threshold of .5, MobileNetV2 with seven exits.
+    r"""SplitEE-S at I-SplitEE's constants: a fixed threshold of .5, MobileNetV2 with seven exits.
 
     The formula is that of `SplitEES`.  The paper runs it anew for each distortion level; here one run goes through all.
 
     Parameters
     ----------
     threshold
-        :math:`\\alpha`, .5 in the released code; must be in the table of arms.
+        :math:`\alpha`, .5 in the released code; must be in the table of arms.
     beta
         Width of the bonus, >= 0; 1 in the released code.
     oracle_side_information
@@ -129,9 +129,7 @@ class ISplitEE:
         if not self.as_released:
             return splitee_s.initial(arms, plays, features, self.beta, self.oracle_side_information)
         table = arms.part(plays)
-        return pack(
-            table=table, exits=arms.exits, features=features, draws=0, parameters=(self.beta,), columns=COLUMNS
-        )
+        return pack(table=table, exits=arms.exits, features=features, draws=0, parameters=(self.beta,), columns=COLUMNS)
 
 
 @compiled

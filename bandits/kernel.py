@@ -2,14 +2,14 @@
 
 Rules of the dialect, each from a measurement or a fault seen elsewhere:
 
-1. `math.*` on scalars, never `numpy.*`: their logarithms differ in the last bit, and one flipped tie is another history.
+1. `math.*` on scalars, never `numpy.*`: their logarithms differ in the last bit; one flipped tie is another history.
 2. No division by zero and no `log(0)`: guard the cold arm explicitly.
 3. Explicit loops, no `@` and no `sum`: the order of additions is part of the result.
 4. Randomness comes from the uniforms in the state (`offramp.bandits.state.uniform`), drawn by NumPy's `Generator`.
 5. All a policy knows is one flat float64 array.  No strings, dicts or objects.
 6. Nothing is compiled with `fastmath`, and nothing is raised: what is wrong is a flag in the result.
-7. No array is made, and none is returned: compiled code keeps no reference counts (measured: 77 ns a round against 214).
-   Functions are therefore inlined, and what they write goes into a row or into the state.
+7. No array is made, and none is returned: compiled code keeps no reference counts (measured: 77 ns a round
+   against 214).  Functions are therefore inlined, and what they write goes into a row or into the state.
 
 With ``NUMBA_DISABLE_JIT=1``, or where Numba is not installed, the same text runs as Python: slower, same decisions.
 """

@@ -1,12 +1,12 @@
 """The one loop that plays a policy against plain arrays, and the checked single steps that an engine takes."""
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from offramp.bandits.kernel import kernel
-from offramp.bandits.policy import Select, Update
 from offramp.bandits.reveal import answer_confidence, edge_cost, offload_cost, reveal
 from offramp.bandits.rows import (
     ANSWERED_AT,
@@ -21,10 +21,12 @@ from offramp.bandits.rows import (
     check_given,
     check_observation,
     context_at,
-    prediction_at,
 )
-from offramp.bandits.state import FEATURES, dry
 from offramp.bandits.state import EXITS as STATE_EXITS
+from offramp.bandits.state import FEATURES, dry
+
+Select = Callable[[FloatArray, FloatArray], None]
+Update = Callable[[FloatArray, FloatArray, FloatArray], None]
 
 # What a record sums up, in this order; then one count for each arm of the table.
 FIELDS = (
@@ -127,7 +129,7 @@ def loop(select: Select, update: Update, state: FloatArray, world: World, block:
     quoted = -1
     for i in range(samples.shape[0]):
         if dry(state):
-            return i
+            return int(i)
         sample, condition, price = samples[i], conditions[i], prices[i]
         if price != quoted:  # select leaves the quote in a row as it is
             for k in range(width):
@@ -140,7 +142,7 @@ def loop(select: Select, update: Update, state: FloatArray, world: World, block:
         update(state, row, seen)
         score(confidence, prediction, label, gap, condition, sample, price, row, seen, totals)
         keep(totals, checkpoints, kept, at)
-    return samples.shape[0]
+    return int(samples.shape[0])
 
 
 @kernel

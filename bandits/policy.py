@@ -5,10 +5,19 @@ from typing import NamedTuple, Protocol, runtime_checkable
 
 from offramp.bandits.arms import Arm, Arms
 from offramp.bandits.kernel import compile_here
+from offramp.bandits.loop import (
+    Block,
+    Record,
+    Select,
+    Update,
+    World,
+    guarded_select,
+    guarded_step,
+    guarded_update,
+    loop,
+)
 from offramp.bandits.rows import FloatArray
 
-Select = Callable[[FloatArray, FloatArray], None]
-Update = Callable[[FloatArray, FloatArray, FloatArray], None]
 Forget = Callable[[FloatArray, float], None]
 
 
@@ -33,9 +42,8 @@ class Kernels(NamedTuple):
 
         Policies inside the project write theirs down at the end of their file, so that compiled code is kept on disk.
         """
-        from offramp.bandits.loop import guarded_select, guarded_step, guarded_update, loop
 
-        def rollout(state, world, block, record):  # type: ignore[no-untyped-def]
+        def rollout(state: FloatArray, world: World, block: Block, record: Record) -> int:
             return loop(select, update, state, world, block, record)
 
         def decide(state: FloatArray, row: FloatArray) -> int:
@@ -47,8 +55,9 @@ class Kernels(NamedTuple):
         def step(state: FloatArray, decision: FloatArray, observation: FloatArray, row: FloatArray) -> int:
             return guarded_step(select, update, state, decision, observation, row)
 
-        entries = (compile_here(f) for f in (rollout, decide, learn, step))
-        return cls(select, update, forget, *entries)
+        return cls(
+            select, update, forget, compile_here(rollout), compile_here(decide), compile_here(learn), compile_here(step)
+        )
 
 
 @runtime_checkable

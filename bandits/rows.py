@@ -95,7 +95,7 @@ def set_rule(row: FloatArray, cut: int, threshold: float) -> None:
 def check_given(row: FloatArray, exits: int, context: int) -> int:
     """0 for a usable quote, else a flag that says what is wrong and where."""
     if row.shape[0] != context_at(exits) + context or row[EXITS] != exits:
-        return FAULT * WIDTH + row.shape[0]
+        return FAULT * WIDTH + int(row.shape[0])
     if not (row[MU] >= 0.0 and row[MU] < math.inf):
         return FAULT * PRICE
     edge, offload = row[COSTS : COSTS + exits + 1], row[COSTS + exits + 1 : COSTS + 2 * exits + 2]
@@ -113,8 +113,12 @@ def check_given(row: FloatArray, exits: int, context: int) -> int:
 @kernel
 def check_observation(decision: FloatArray, observation: FloatArray, exits: int) -> int:
     """0 for an observation that this decision can have led to, else a flag that says what is wrong and where."""
-    if decision.shape[0] < context_at(exits) or decision[EXITS] != exits or observation.shape[0] != prediction_at(exits) + exits:
-        return FAULT * WIDTH + observation.shape[0]
+    if (
+        decision.shape[0] < context_at(exits)
+        or decision[EXITS] != exits
+        or observation.shape[0] != prediction_at(exits) + exits
+    ):
+        return FAULT * WIDTH + int(observation.shape[0])
     confidence = observation[CONFIDENCE : CONFIDENCE + exits]
     for i in range(exits):
         if confidence[i] < 0.0 or confidence[i] > 1.0:

@@ -10,21 +10,24 @@ from offramp.bandits.rows import FloatArray
 
 def splits(arms: Arms, threshold: float) -> list[Arm]:
     """The arms of a split-layer policy: every cut that computes, all at one threshold; the last exit always answers."""
+    offered = sorted({a.threshold for a in arms.table if 0 < a.cut < arms.exits})
+    if threshold not in offered:
+        raise ValueError(f"threshold {threshold} is not in the table of arms, allowed are {offered}")
     return [a for a in arms.table if a.cut == arms.exits or (a.cut > 0 and a.threshold == threshold)]
 
 
 @dataclass(frozen=True, kw_only=True)
 class SplitEE:
-    """A bandit over splitting layers.
+    r"""A bandit over splitting layers.
 
-    Arm i computes up to exit i, answers there if :math:`C_i \\ge \\alpha`, else offloads.  Its reward is
-    :math:`C_i - \\mu\\gamma_i` or :math:`C_L - \\mu(\\gamma_i + o)`; each arm once, then the largest
-    :math:`\\hat r_i + \\beta\\sqrt{\\ln t / N_i}`.
+    Arm i computes up to exit i, answers there if :math:`C_i \ge \alpha`, else offloads.  Its reward is
+    :math:`C_i - \mu\gamma_i` or :math:`C_L - \mu(\gamma_i + o)`; each arm once, then the largest
+    :math:`\hat r_i + \beta\sqrt{\ln t / N_i}`.
 
     Parameters
     ----------
     threshold
-        :math:`\\alpha`, the one threshold, which must be in the table of arms.  The paper sets it per data set, .70 to .85.
+        :math:`\alpha`, the one threshold, which must be in the table of arms.  .70 to .85 in the paper.
     beta
         Width of the bonus, >= 0; 1 in the released code.
 

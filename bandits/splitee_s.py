@@ -97,22 +97,23 @@ def forget(state: FloatArray, factor: float) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class SplitEES:
-    """A bandit over splitting layers with side observations.
+    r"""A bandit over splitting layers with side observations.
 
     Computing up to exit i also shows :math:`C_1..C_{i-1}`.  The reward of a shallower arm j has two parts: what it
-    answers itself, and what the cloud would have answered where :math:`C_j < \\alpha`.  The first is known from every
+    answers itself, and what the cloud would have answered where :math:`C_j < \alpha`.  The first is known from every
     play of j or deeper, the second only from plays of j itself, for elsewhere it is seen under selection.  So
 
-    .. math:: \\hat r_j = \\widehat{E}[C_j 1\\{C_j \\ge \\alpha\\}] + \\hat p_j
-              (\\min\\{1, \\hat m_j + \\beta\\sqrt{\\ln t / M_j}\\} - \\mu o_j) - \\mu\\gamma_j + \\beta\\sqrt{\\ln t / N_j},
+    .. math:: \hat r_j = \widehat{E}[C_j 1\{C_j \ge \alpha\}] + \hat p_j
+              (\min\{1, \hat m_j + \beta\sqrt{\ln t / M_j}\} - \mu o_j)
+              - \mu\gamma_j + \beta\sqrt{\ln t / N_j},
 
-    with :math:`N_j` sights of :math:`C_j`, :math:`\\hat p_j` the share of them below the threshold, and
-    :math:`\\hat m_j` the mean of the :math:`M_j` cloud answers after offloads from j.
+    with :math:`N_j` sights of :math:`C_j`, :math:`\hat p_j` the share of them below the threshold, and
+    :math:`\hat m_j` the mean of the :math:`M_j` cloud answers after offloads from j.
 
     Parameters
     ----------
     threshold
-        :math:`\\alpha`, the one threshold, which must be in the table of arms.
+        :math:`\alpha`, the one threshold, which must be in the table of arms.
     beta
         Width of the bonus, >= 0; 1 in the released code.
     oracle_side_information
@@ -122,7 +123,7 @@ class SplitEES:
     Notes
     -----
     Bajpai, Trivedi, Yadav, Hanawal, SplitEE (arXiv 2309.09195), SplitEE-S.  The released code reads :math:`C_L` from
-    its table in every round (on SST-2, playing exit 3 of 12 at :math:`\\alpha` = .75, for 63 % of the samples at exit
+    its table in every round (on SST-2, playing exit 3 of 12 at :math:`\alpha` = .75, for 63 % of the samples at exit
     1).  Dropping the unknown cases instead would bias the means; the decomposition above does not.  Needs a world that
     evaluates the heads before the cut; in one that does not, it learns from its own arm alone.
 

@@ -11,7 +11,7 @@ CURSOR                first uniform of the block that is still unused
 FREE                  start of the policy's own numbers: parameters first, then columns of length K
 ====================  =======================================================================
 
-After the header stand three columns of length K (index in the engine's table, cut, threshold), then the policy's own part.
+After the header stand three columns of length K (index in the engine's table, cut, threshold), then the policy's own.
 """
 
 import numpy as np

@@ -101,14 +101,14 @@ def forget(state: FloatArray, factor: float) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class UCB1:
-    """Optimism under uncertainty over (cut, threshold) arms.
+    r"""Optimism under uncertainty over (cut, threshold) arms.
 
     Plays each arm once, then the arm with the largest
 
-    .. math:: \\hat C_a - \\mu (\\gamma_a + \\hat p_a o_a) + \\beta \\sqrt{\\ln t / N_a},
+    .. math:: \hat C_a - \mu (\gamma_a + \hat p_a o_a) + \beta \sqrt{\ln t / N_a},
 
-    where :math:`\\hat C_a` is the mean confidence of the answers that arm a led to, :math:`\\hat p_a` its share of
-    offloads, and :math:`\\gamma_a, o_a` the edge and offload cost quoted for its cut.
+    where :math:`\hat C_a` is the mean confidence of the answers that arm a led to, :math:`\hat p_a` its share of
+    offloads, and :math:`\gamma_a, o_a` the edge and offload cost quoted for its cut.
 
     Parameters
     ----------
@@ -132,8 +132,8 @@ class UCB1:
 
     Notes
     -----
-    Auer, Cesa-Bianchi, Fischer (2002), UCB1.  There the reward is observed whole; here the price is subtracted as quoted,
-    which is the same where prices are constant, and needs no relearning where they change.
+    Auer, Cesa-Bianchi, Fischer (2002), UCB1.  There the reward is observed whole; here the price is subtracted as
+    quoted, which is the same where prices are constant, and needs no relearning where they change.
 
     """
 

@@ -96,12 +96,12 @@ class Yardstick:
     def __init__(
         self, arrays: Arrays, arms: Arms, part: Any, *, beta: float, name: str = "ucb1", contract: str = "off"
     ) -> None:
-        if arrays.options[1:].any() or not all(np.asarray(a).flags.c_contiguous for a in arrays):
+        if arrays.options[1:].any():
             raise ValueError("the yardstick knows worlds whose cloud returns the last confidence alone")
         self._run = library(contract)[name]
         self._run.restype = None
         self._table = len(arms)
-        self._arrays = arrays
+        self._arrays = Arrays(*(np.ascontiguousarray(a) for a in arrays))
         self._index, self._cut = (np.ascontiguousarray(part[:, k]).astype(np.int64) for k in (0, 1))
         self._threshold = np.ascontiguousarray(part[:, 2])
         self._beta = beta
@@ -114,7 +114,9 @@ class Yardstick:
         sums = Sums(np.zeros(width), np.zeros((len(at), width)))
         counts = (len(self._cut), a.confidence.shape[2], a.confidence.shape[1], *a.quotes.shape, self._table, len(at))
         held = (a.confidence, a.prediction, a.label, a.quotes, a.gap, self._threshold, self._cut, self._index, at)
-        world = _World(*counts, self._beta, int(a.options[PREFIX]), *(x.ctypes.data for x in (*held, sums.totals, sums.kept)))
+        world = _World(
+            *counts, self._beta, int(a.options[PREFIX]), *(x.ctypes.data for x in (*held, sums.totals, sums.kept))
+        )
         rounds = (np.ascontiguousarray(part, dtype=np.int64) for part in block)
         pointers = [(x, ctypes.c_void_p(x.ctypes.data)) for x in rounds]
         self._run(ctypes.byref(world), ctypes.c_int64(len(block.sample)), *(p for _, p in pointers))

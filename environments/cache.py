@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -20,6 +19,7 @@ SPLITS = ("validation", "test")
 HERE = Path(__file__).parent
 _TENSORS = {"confidence": np.float32, "prediction": np.int16, "label": np.int16, "sample": np.int64, "split": np.int8}
 _MANIFEST = ("conditions", "experts", "exits", "classes", "profile", "hashes", "notes")
+_UNSEALED = "0" * 64  # stands where the file's own hash will stand, while that hash is taken
 
 
 class CacheError(ValueError):
@@ -28,7 +28,7 @@ class CacheError(ValueError):
 
 @dataclass(frozen=True)
 class Condition:
-    """How the images of one condition were distorted: a name, a family, and the parameters with their units in the name."""
+    """How the images of one condition were distorted: a name, a family, and the family's parameters."""
 
     name: str
     family: str
@@ -107,7 +107,10 @@ class ConfidenceCache:
         --------
         >>> from offramp.environments import ConfidenceCache
         >>> cache = ConfidenceCache.from_arrays(
-        ...     confidence=[[[0.6, 0.9], [0.8, 0.7]]], prediction=[[[1, 0], [1, 1]]], label=[0, 1], conditions=["pristine"]
+        ...     confidence=[[[0.6, 0.9], [0.8, 0.7]]],
+        ...     prediction=[[[1, 0], [1, 1]]],
+        ...     label=[0, 1],
+        ...     conditions=["pristine"],
         ... )
         >>> cache.confidence.shape, cache.exits
         ((1, 1, 2, 2), ('exit 1', 'exit 2'))
@@ -120,6 +123,8 @@ class ConfidenceCache:
             c, p = c[:, None], p[:, None]
         if c.ndim != 4:
             raise CacheError(f"confidence has shape {c.shape}, allowed is (conditions, experts, samples, exits)")
+        if y.ndim != 1:
+            raise CacheError(f"label has shape {y.shape}, allowed is (samples,)")
         n, exit_count = c.shape[2:]
         made = cls(
             confidence=c.astype(np.float64),
@@ -145,7 +150,7 @@ class ConfidenceCache:
         for name in ("confidence", "prediction"):
             if getattr(self, name).shape != shape:
                 raise CacheError(
-                    f"{name} has shape {getattr(self, name).shape}, allowed is {shape}: conditions, experts, labels, exits"
+                    f"{name} has shape {getattr(self, name).shape}, allowed is {shape}: condition, expert, label, exit"
                 )
         for name in ("label", "sample", "split"):
             if getattr(self, name).shape != (shape[2],):
@@ -214,13 +219,13 @@ class ConfidenceCache:
             "hashes": dict(self.hashes),
             "notes": dict(self.notes),
         }
-        text = json.dumps(manifest, sort_keys=True)
         tensors = {name: np.ascontiguousarray(getattr(self, name), dtype=kind) for name, kind in _TENSORS.items()}
-        meta = {"schema": SCHEMA, "manifest": text, "sha256": _digest(text, tensors)}
+        meta = {"schema": SCHEMA, "manifest": json.dumps(manifest, sort_keys=True), "sha256": _UNSEALED}
+        raw = save(tensors, metadata=meta)
         path = Path(path)
         partial = path.with_name(path.name + ".partial")
-        partial.write_bytes(save(tensors, metadata=meta))
-        os.replace(partial, path)
+        partial.write_bytes(_sealed(raw, _UNSEALED, _digest(raw, _UNSEALED)))
+        partial.replace(path)
 
     @classmethod
     def load(cls, path: str | Path) -> "ConfidenceCache":
@@ -235,7 +240,9 @@ class ConfidenceCache:
         try:
             raw = Path(path).read_bytes()
         except OSError as error:
-            raise CacheError(f"file {path} cannot be read ({error.strerror}), allowed is a file written by save") from error
+            raise CacheError(
+                f"file {path} cannot be read ({error.strerror}), allowed is a file written by save"
+            ) from error
         return cls._parse(raw, f"file {path}")
 
     @classmethod
@@ -249,6 +256,9 @@ class ConfidenceCache:
     @classmethod
     def _parse(cls, raw: bytes, where: str) -> "ConfidenceCache":
         meta = _header(raw, where)
+        digest = _digest(raw, meta["sha256"])
+        if meta["sha256"] != digest:
+            raise CacheError(f"{where}: its sha256 is {digest}, allowed is {meta['sha256']} as in its header")
         try:
             tensors = load(raw)
         except (SafetensorError, KeyError, ValueError, OverflowError) as error:
@@ -257,9 +267,8 @@ class ConfidenceCache:
             if name not in tensors or tensors[name].dtype != kind:
                 found = tensors[name].dtype if name in tensors else "missing"
                 raise CacheError(f"{where}: {name} is {found}, allowed is an array of {np.dtype(kind)}")
-        digest = _digest(meta["manifest"], {name: tensors[name] for name in _TENSORS})
-        if len(tensors) != len(_TENSORS) or meta["sha256"] != digest:
-            raise CacheError(f"{where}: sha256 of its contents is {digest}, allowed is {meta['sha256']} as in its header")
+        if len(tensors) != len(_TENSORS):
+            raise CacheError(f"{where} holds {sorted(tensors)}, allowed are {sorted(_TENSORS)}")
         try:
             manifest = json.loads(meta["manifest"])
             if sorted(manifest) != sorted(_MANIFEST):
@@ -267,9 +276,11 @@ class ConfidenceCache:
             profile = manifest["profile"]
             manifest["profile"] = None if profile is None else Profile(**profile)
             manifest["conditions"] = [Condition(**c) for c in manifest["conditions"]]
+            return cls.from_arrays(**{**tensors, **manifest})
+        except CacheError:
+            raise
         except (TypeError, ValueError) as error:
             raise CacheError(f"{where}: the manifest cannot be used ({error})") from error
-        return cls.from_arrays(**tensors, **manifest)
 
 
 def _array(name: str, values: npt.ArrayLike, kind: type[np.generic]) -> npt.NDArray[Any]:
@@ -280,46 +291,47 @@ def _array(name: str, values: npt.ArrayLike, kind: type[np.generic]) -> npt.NDAr
     if found.dtype.kind not in "biuf":
         raise CacheError(f"{name} has type {found.dtype}, allowed is an array of numbers")
     if np.issubdtype(kind, np.integer):
-        if not np.isfinite(found).all() or (found != np.floor(found)).any():
-            raise CacheError(f"{name} holds a number that is not whole, allowed are whole numbers")
+        _refuse(name, found, ~np.isfinite(found) | (found != np.trunc(found)), "a whole number")
         limits = np.iinfo(kind)  # type: ignore[type-var]
         _range(name, found, limits.min, limits.max)
-    elif np.isnan(found).any():
+    else:
         _range(name, found, 0.0, 1.0)
     return found.astype(kind)
 
 
 def _range(name: str, values: npt.NDArray[Any], low: float, high: float) -> None:
-    bad = ~((values >= low) & (values <= high))
+    _refuse(name, values, ~((values >= low) & (values <= high)), f"[{low}, {high}]")
+
+
+def _refuse(name: str, values: npt.NDArray[Any], bad: npt.NDArray[np.bool_], allowed: str) -> None:
     if bad.any():
         at = tuple(int(i) for i in np.argwhere(bad)[0])
-        raise CacheError(f"{name}{list(at)} is {values[at]}, allowed is [{low}, {high}]")
+        raise CacheError(f"{name}{list(at)} is {values[at]}, allowed is {allowed}")
 
 
-def _digest(manifest: str, tensors: Mapping[str, npt.NDArray[Any]]) -> str:
-    digest = hashlib.sha256(manifest.encode())
-    for name in _TENSORS:
-        digest.update(f"{name} {tensors[name].dtype} {tensors[name].shape}".encode())
-        digest.update(np.ascontiguousarray(tensors[name]).tobytes())
-    return digest.hexdigest()
+def _sealed(raw: bytes, old: str, new: str) -> bytes:
+    """The file with another hash in its header; quotes inside the manifest are escaped, so there is only one place."""
+    before, after = (f'"sha256":"{text}"'.encode(errors="replace") for text in (old, new))
+    return raw.replace(before, after, 1)
+
+
+def _digest(raw: bytes, written: str) -> str:
+    """SHA-256 of a whole file but for the hash that is written in it: not a byte of header or data may change."""
+    return hashlib.sha256(_sealed(raw, written, _UNSEALED)).hexdigest()
 
 
 def _header(raw: bytes, where: str) -> dict[str, str]:
-    """The metadata of a safetensors file whose header is written exactly as `save` writes it."""
+    """The metadata of a safetensors file of ours."""
+    length = int.from_bytes(raw[:8], "little")
+    if len(raw) < 8 or length > len(raw) - 8:
+        raise CacheError(f"{where} is {len(raw)} bytes long, allowed is {length + 8} or more: it is truncated")
     try:
-        length = int.from_bytes(raw[:8], "little")
-        if len(raw) < 8 or length > len(raw) - 8:
-            raise CacheError(f"{where} is {len(raw)} bytes long, its header alone needs {length + 8}: it is truncated")
-        text = raw[8 : 8 + length].decode()
-        parsed = json.loads(text)
-        # The hash covers what the header says; this covers how it says it.
-        if text.rstrip(" ") != json.dumps(parsed, separators=(",", ":"), ensure_ascii=False):
-            raise CacheError(f"{where}: the header was altered after save wrote it")
-        meta = parsed["__metadata__"]
-        if meta["schema"] != SCHEMA:
-            raise CacheError(f"{where}: schema is {meta['schema']!r}, allowed is {SCHEMA!r}")
-        if sorted(meta) != ["manifest", "schema", "sha256"]:
-            raise CacheError(f"{where}: the header holds {sorted(meta)}, allowed are manifest, schema, sha256")
-        return {str(k): str(v) for k, v in meta.items()}
-    except (UnicodeDecodeError, json.JSONDecodeError, KeyError, TypeError, RecursionError) as error:
+        meta = json.loads(raw[8 : 8 + length].decode())["__metadata__"]
+        found = {str(k): str(v) for k, v in meta.items()}
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise CacheError(f"{where} is damaged ({error}), allowed is a file written by save") from error
+    if found.get("schema") != SCHEMA:
+        raise CacheError(f"{where}: schema is {found.get('schema')!r}, allowed is {SCHEMA!r}")
+    if sorted(found) != ["manifest", "schema", "sha256"]:
+        raise CacheError(f"{where}: the header holds {sorted(found)}, allowed are manifest, schema, sha256")
+    return found

@@ -49,8 +49,14 @@ def values(confidence: FloatArray, quotes: FloatArray, arms: Arms) -> FloatArray
     mu, edge, offload = prices(quotes, arms)
     with np.errstate(invalid="ignore"):
         sent = np.where(offloaded > 0.0, offloaded * offload, 0.0)
-    value: FloatArray = answered - mu * (edge + sent)
+    value: FloatArray = answered - _priced(mu, edge + sent)
     return value
+
+
+def _priced(mu: FloatArray, cost: FloatArray) -> FloatArray:
+    """Reward lost for a cost; a cut that is not offered stays infinitely dear where mu is 0."""
+    with np.errstate(invalid="ignore"):
+        return np.where(np.isinf(cost), np.inf, mu * cost)
 
 
 def gaps(confidence: FloatArray, quotes: FloatArray, arms: Arms) -> FloatArray:
@@ -88,27 +94,28 @@ class Comparators:
         best = value.argmax(axis=2)
         shape = (len(checkpoints), len(arms))
         self.dynamic, self.clairvoyant, self.static = np.zeros(shape[0]), np.zeros(shape[0]), np.zeros(shape)
-        totals = [0.0, 0.0, np.zeros(len(arms))]
+        of_the_best, of_all, of_each = 0.0, 0.0, np.zeros(len(arms))
         played, kept = 0, 0
         for block in blocks:
             reward = realised(world, arms, block)
             of_best = reward[np.arange(len(reward)), best[block.condition, block.price]]
             while kept < shape[0] and checkpoints[kept] <= played + len(reward):
                 n = checkpoints[kept] - played
-                self.dynamic[kept] = totals[0] + of_best[:n].sum()
-                self.clairvoyant[kept] = totals[1] + reward[:n].max(axis=1).sum()
-                self.static[kept] = totals[2] + _static(value, block, n)
+                self.dynamic[kept] = of_the_best + of_best[:n].sum()
+                self.clairvoyant[kept] = of_all + reward[:n].max(axis=1).sum()
+                self.static[kept] = of_each + _static(value, block, n)
                 kept += 1
             played += len(reward)
-            totals[0] += of_best.sum()
-            totals[1] += reward.max(axis=1).sum()
-            totals[2] += _static(value, block, len(reward))
+            of_the_best += of_best.sum()
+            of_all += reward.max(axis=1).sum()
+            of_each += _static(value, block, len(reward))
 
 
 def _static(value: FloatArray, block: Block, n: int) -> FloatArray:
     conditions, links, _ = value.shape
     visits = np.bincount(block.condition[:n] * links + block.price[:n], minlength=conditions * links)
-    total: FloatArray = visits @ value.reshape(conditions * links, -1)
+    came = visits > 0  # an arm may be worth -inf where a stream never goes
+    total: FloatArray = visits[came] @ value.reshape(conditions * links, -1)[came]
     return total
 
 
@@ -121,5 +128,5 @@ def realised(world: World, arms: Arms, block: Block) -> FloatArray:
         own = truth[:, arm.cut - 1] if arm.cut else truth[:, -1]
         sent = own < arm.threshold if arm.cut else np.ones(len(own), dtype=bool)
         answer = np.where(sent, truth[:, -1], own)
-        reward[:, a] = answer - mu[:, 0] * (edge[:, a] + np.where(sent, offload[:, a], 0.0))
+        reward[:, a] = answer - _priced(mu[:, 0], edge[:, a] + np.where(sent, offload[:, a], 0.0))
     return reward

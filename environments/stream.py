@@ -7,7 +7,7 @@ from typing import Protocol
 import numpy as np
 
 from offramp.bandits.loop import Block
-from offramp.bandits.rows import IntArray
+from offramp.bandits.rows import FloatArray, IntArray
 
 BLOCK = 65_536  # rounds that are laid out at once: memory stays constant in the horizon
 Schedule = tuple[IntArray, IntArray]
@@ -36,7 +36,8 @@ class Stream(Protocol):
         start, n, horizon
             First round, how many, and of how many in all.
         rng
-            The stream's own generator, used block after block.
+            The stream's own generator, used block after block: draw round by round, as `rng.random((n, k))` does, and
+            the rounds are the same whatever the size of the blocks.
         carry
             Two numbers that the stream may keep from one block to the next.
 
@@ -58,15 +59,16 @@ def blocks(stream: Stream, *, samples: int, horizon: int, seed: int, size: int =
         Rounds in a block.
 
     """
-    if samples < 1 or horizon < 1:
-        raise ValueError(f"samples is {samples} and horizon {horizon}, allowed is 1 or more")
+    for name, value in (("samples", samples), ("horizon", horizon), ("size", size)):
+        if value < 1:
+            raise ValueError(f"{name} is {value}, allowed is 1 or more")
     order, chance = (np.random.default_rng(s) for s in np.random.SeedSequence((seed, 1)).spawn(2))
     carry = np.zeros(2, dtype=np.int64)
     left = np.empty(0, dtype=np.int64)
     for start in range(0, horizon, size):
         n = min(size, horizon - start)
-        while len(left) < n:
-            left = np.concatenate([left, order.permutation(samples)])
+        passes = -(-max(0, n - len(left)) // samples)
+        left = np.concatenate([left, *(order.permutation(samples) for _ in range(passes))])
         condition, link = stream.schedule(start, n, horizon, chance, carry)
         yield Block(np.ascontiguousarray(left[:n]), condition, link)
         left = left[n:]
@@ -79,20 +81,21 @@ def _names(conditions: tuple[str, ...], links: tuple[float, ...]) -> None:
         raise ValueError(f"links are {links}, allowed are finite factors > 0")
 
 
-def _mixed(position: np.ndarray[tuple[int], np.dtype[np.float64]], n: int, rng: np.random.Generator) -> IntArray:
+def _mixed(position: FloatArray, n: int, uniform: FloatArray) -> IntArray:
     """A place in 0..n-1 for each position in [0, 1]: between two places the nearer one is the likelier."""
-    return np.floor(position * (n - 1) + rng.random(len(position))).astype(np.int64).clip(0, n - 1)
+    return np.floor(position * (n - 1) + uniform).astype(np.int64).clip(0, n - 1)
 
 
-def _walk(n: int, places: int, stay: float, rng: np.random.Generator, carry: IntArray, which: int) -> IntArray:
-    """A random walk over 0..places-1 that is reflected at both ends."""
-    moves = np.where(rng.random(n) < stay, 0, np.where(rng.random(n) < 0.5, 1, -1))
+def _walk(places: int, stay: float, uniform: FloatArray, carry: IntArray, which: int) -> IntArray:
+    """A random walk over 0..places-1 that is reflected at both ends; two uniforms a round, (n, 2)."""
+    moves = np.where(uniform[:, 0] < stay, 0, np.where(uniform[:, 1] < 0.5, 1, -1))
     if places == 1:
-        return np.zeros(n, dtype=np.int64)
-    free = carry[which] + np.cumsum(moves)
-    carry[which] = free[-1]
-    folded = free % (2 * (places - 1))
-    return np.minimum(folded, 2 * (places - 1) - folded).astype(np.int64)
+        return np.zeros(len(moves), dtype=np.int64)
+    after = carry[which] + np.cumsum(moves)
+    carry[which] = after[-1]
+    folded = (after - moves) % (2 * (places - 1))
+    walked: IntArray = np.minimum(folded, 2 * (places - 1) - folded).astype(np.int64)
+    return walked
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -154,8 +157,9 @@ class Abrupt:
 
     def schedule(self, start: int, n: int, horizon: int, rng: np.random.Generator, carry: IntArray) -> Schedule:
         """The segment of each round."""
-        length = self.length or -(-horizon // len(self.segments))
-        at = np.arange(start, start + n) // length % len(self.segments)
+        rounds = np.arange(start, start + n)
+        count = len(self.segments)
+        at = rounds * count // horizon if self.length is None else rounds // self.length % count
         return at, at.copy()
 
 
@@ -177,7 +181,11 @@ class Gradual:
     def schedule(self, start: int, n: int, horizon: int, rng: np.random.Generator, carry: IntArray) -> Schedule:
         """Draw around a position that moves on linearly."""
         position = np.arange(start, start + n) / max(1, horizon - 1)
-        return _mixed(position, len(self.conditions), rng), _mixed(position, len(self.links), rng)
+        uniform = rng.random((n, 2))
+        return (
+            _mixed(position, len(self.conditions), uniform[:, 0]),
+            _mixed(position, len(self.links), uniform[:, 1]),
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -208,7 +216,11 @@ class Recurring:
         """Draw around a position that swings on a cosine."""
         phase = 2.0 * np.pi * (np.arange(start, start + n) % self.period) / self.period
         position = 0.5 - 0.5 * np.cos(phase)
-        return _mixed(position, len(self.conditions), rng), _mixed(position, len(self.links), rng)
+        uniform = rng.random((n, 2))
+        return (
+            _mixed(position, len(self.conditions), uniform[:, 0]),
+            _mixed(position, len(self.links), uniform[:, 1]),
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -237,5 +249,6 @@ class RandomWalk:
 
     def schedule(self, start: int, n: int, horizon: int, rng: np.random.Generator, carry: IntArray) -> Schedule:
         """Go on from where the last block ended."""
-        condition = _walk(n, len(self.conditions), self.stay, rng, carry, 0)
-        return condition, _walk(n, len(self.links), self.stay, rng, carry, 1)
+        uniform = rng.random((n, 4))
+        condition = _walk(len(self.conditions), self.stay, uniform[:, :2], carry, 0)
+        return condition, _walk(len(self.links), self.stay, uniform[:, 2:], carry, 1)

@@ -13,12 +13,13 @@ EVEN = 64
 
 
 def checkpoints(horizon: int) -> IntArray:
-    """Rounds at which a trace is kept: 13 a decade for regret on a log scale, and 64 even ones for what happens when."""
+    """Rounds at which a trace is kept: 13 a decade for a log scale, and 64 even ones for what happens when."""
     if horizon < 1:
         raise ValueError(f"horizon is {horizon}, allowed is 1 or more")
     log = np.logspace(0.0, np.log10(horizon), int(np.ceil(np.log10(horizon) * PER_DECADE)) + 1)
     even = np.linspace(0, horizon, EVEN + 1)[1:]
-    return np.unique(np.round(np.concatenate([log, even, [horizon]]))).astype(np.int64).clip(1, horizon)
+    rounds = np.round(np.concatenate([log, even, [horizon]])).astype(np.int64)
+    return np.unique(rounds.clip(1, horizon))  # in this order: a round that came twice would be waited for in vain
 
 
 def record(arms: Arms, horizon: int, features: int = 0) -> Record:

@@ -1,4 +1,4 @@
-"""A world: a cache, a price list and the rules of what may be done and seen, turned into the arrays that the loop plays."""
+"""A world: a cache, a price list, and the rules of what may be done and seen, as the arrays that the loop plays."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

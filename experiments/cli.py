@@ -26,3 +26,7 @@ def main() -> None:
         extra = "models" if error.name in ("torch", "torchvision", "PIL") else "experiments"
         sys.exit(f"offramp {arguments[0]} needs {error.name}: pip install 'offramp[{extra}]'")
     module.main()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,4 +1,4 @@
-"""`offramp compare`: policies x seeds against a stream; a table in the terminal, data and a report in the run folder."""
+"""`offramp compare`: policies x seeds against a stream; a table in the terminal, data and a report in a folder."""
 
 import json
 import math
@@ -40,9 +40,7 @@ def open_cache(name: str, split: str) -> ConfidenceCache:
 
 def make_world(config: DictConfig, cache: ConfidenceCache) -> World:
     """The world of one configuration over a cache."""
-    arms = Arms.grid(
-        exits=len(cache.exits), thresholds=config.thresholds, raw_input_allowed=config.raw_input_allowed
-    )
+    arms = Arms.grid(exits=len(cache.exits), thresholds=config.thresholds, raw_input_allowed=config.raw_input_allowed)
     return World(
         cache=cache,
         prices=instantiate(config.prices),
@@ -54,12 +52,20 @@ def make_world(config: DictConfig, cache: ConfidenceCache) -> World:
 
 
 def play(
-    name: str, world: World, policies: dict[str, Policy], stream: Stream, seeds: list[int], cfg: DictConfig, bar: Progress
+    name: str,
+    world: World,
+    policies: dict[str, Policy],
+    stream: Stream,
+    seeds: list[int],
+    cfg: DictConfig,
+    bar: Progress,
 ) -> Played:
     """Play every policy with every seed, on threads."""
     arrays = {flag: world.arrays(stream.conditions, stream.links, oracle=flag) for flag in (False, True)}
     refused = {p: why for p, policy in policies.items() if (why := arms_of(policy, world.arms)) is not None}
     playing = {p: policy for p, policy in policies.items() if p not in refused}
+    if not playing:
+        raise ValueError(f"world {name} can play none of the policies: {next(iter(refused.values()))}")
     at = checkpoints(cfg.horizon)
     task = bar.add_task(f"world {name}", total=len(seeds) * (len(playing) + 1))
 
@@ -80,7 +86,8 @@ def play(
         against = [pool.submit(reference, seed) for seed in seeds]
         traces = {p: [job.result() for job in jobs] for p, jobs in running.items()}
         comparators = [job.result() for job in against]
-    return Played(name, world.arms, stream, seeds, cfg.horizon, traces, refused, comparators)
+    best = arrays[False].gap.argmin(axis=2)
+    return Played(name, world.arms, stream, seeds, cfg.horizon, traces, refused, comparators, best)
 
 
 def shown(value: dict[str, float], scale: float = 1.0, digits: int = 3) -> str:

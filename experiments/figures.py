@@ -1,4 +1,4 @@
-"""The figures of a report, as inline SVG: regret, cost against accuracy, choices over time, exits by condition, samples."""
+"""The figures of a report, as inline SVG: regret, cost against accuracy, choices over time, exits, sample images."""
 
 import io
 import re
@@ -12,6 +12,7 @@ from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from offramp.bandits import Arm
 from offramp.environments import ConfidenceCache, blocks
 from offramp.environments.trace import EVEN
 from offramp.experiments.results import Played, interval
@@ -28,8 +29,8 @@ STYLE = {
     "figure.constrained_layout.use": True,
 }
 PALETTE = (
-    "#1b6ca8", "#d1495b", "#2e933c", "#8f2d91", "#edae49", "#00798c",
-    "#7d5a3c", "#e4572e", "#5c6b73", "#b5179e", "#3a0ca3", "#90be6d",
+    "#7f7f7f", "#1b1b1b", "#a5682a", "#bcbd22", "#1b6ca8", "#e07b00",
+    "#d1495b", "#2e933c", "#74c476", "#7b3fa0", "#c77dff", "#00a6b4",
 )  # fmt: skip
 NEVER = ("final_exit", "send_input", "offload_first", "random_arm", "fixed")
 
@@ -40,7 +41,7 @@ def svg(figure: Figure, name: str) -> str:
     figure.savefig(buffer, format="svg", metadata={"Date": None})
     plt.close(figure)
     text = buffer.getvalue()
-    text = text[text.index("<svg") :]
+    text = re.sub(r"<metadata>.*?</metadata>", "", text[text.index("<svg") :], flags=re.DOTALL)
     return re.sub(r'(id="|href="#|url\(#)', rf"\1{name}-", text)
 
 
@@ -139,7 +140,7 @@ def choices(played: Played, policy: str) -> Figure:
     edges = np.concatenate([[0], even])
     with plt.rc_context(STYLE | {"axes.grid": False}):
         figure, (top, middle, low) = plt.subplots(
-            3, 1, figsize=(9, 6.2), sharex=True, gridspec_kw={"height_ratios": (3, 2, 0.9)}
+            3, 1, figsize=(9, 6.2), sharex=True, gridspec_kw={"height_ratios": (3, 2, 1.1)}
         )
         ramp = plt.get_cmap("viridis")(np.linspace(0.05, 0.95, played.arms.exits + 1))
         used = [c for c in range(played.arms.exits + 1) if (cuts == c).any()]
@@ -162,6 +163,13 @@ def _cut(cut: int, played: Played) -> str:
     return "nothing: send the input" if cut == 0 else f"exit {cut}" + (" (all)" if cut == played.arms.exits else "")
 
 
+def _arm(arm: Arm) -> str:
+    if arm.cut == 0:
+        return "input"
+    at = {-np.inf: "", np.inf: " offload"}.get(arm.threshold, f" ≥ {arm.threshold:g}")
+    return f"{arm.cut}{at}"
+
+
 def _level(threshold: float) -> str:
     return {-np.inf: "always answer", np.inf: "always offload"}.get(threshold, f"{threshold:g}")
 
@@ -177,8 +185,9 @@ def _draw_strip(axes: Axes, played: Played) -> None:
     starts = np.flatnonzero(np.diff(number, prepend=-1) | np.diff(link, prepend=-1))
     if len(starts) <= 24:
         for start, end in zip(starts, [*starts[1:], len(number)], strict=True):
-            text = f"{different[number[start]]}\nlink ×{played.stream.links[link[start]]:g}"
-            axes.text((x[start] + x[end]) / 2, 0.5, text, ha="center", va="center", fontsize=8)
+            arm = played.arms[int(played.best[condition[start], link[start]])]
+            text = f"{different[number[start]]}\nlink ×{played.stream.links[link[start]]:g}\nbest: {_arm(arm)}"
+            axes.text((x[start] + x[end]) / 2, 0.5, text, ha="center", va="center", fontsize=7.5)
     else:
         handles = [plt.Rectangle((0, 0), 1, 1, color=plt.get_cmap("Pastel1")(i / 8)) for i in range(len(different))]
         axes.legend(handles, different, loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False, fontsize=8)
@@ -197,7 +206,9 @@ def exits(cache: ConfidenceCache) -> Figure:
             axes.set_yticks(range(len(right)), [c.name for c in cache.conditions])
             axes.set(xlabel="exit", title=f"{title}, n = {len(cache.label):,} images")
             for (i, j), value in np.ndenumerate(values):
-                axes.text(j, i, f"{value:.0f}", ha="center", va="center", color="white" if value > 60 else "black", fontsize=8)
+                axes.text(
+                    j, i, f"{value:.0f}", ha="center", va="center", color="white" if value > 60 else "black", fontsize=8
+                )
         return figure
 
 

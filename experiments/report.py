@@ -14,13 +14,14 @@ from offramp.experiments.results import REFERENCE, Played
 
 HERE = Path(__file__).parent
 STYLE = """
-body{font:16px/1.55 system-ui,sans-serif;color:#1c2530;max-width:72rem;margin:2rem auto;padding:0 1.2rem}
+body{font:16px/1.55 system-ui,sans-serif;color:#1c2530;max-width:80rem;margin:2rem auto;padding:0 1.2rem}
 h1{font-size:1.9rem;margin-bottom:.2rem}h2{margin-top:3rem;border-bottom:2px solid #1b6ca8;padding-bottom:.2rem}
-h3{margin-top:2rem}table{border-collapse:collapse;font-variant-numeric:tabular-nums;font-size:.92rem}
-td,th{padding:.3rem .7rem;text-align:right;border-bottom:1px solid #dde3e9;white-space:nowrap}
-td:first-child,th:first-child{text-align:left}tr:hover td{background:#f3f7fa}
-figure{margin:1.2rem 0}figure svg{max-width:100%;height:auto}figcaption{color:#51606e;font-size:.92rem;max-width:56rem}
-p{max-width:56rem}pre{background:#f3f7fa;padding:1rem;font-size:.85rem;overflow:auto}small{color:#51606e}
+h3{margin-top:2rem}table{border-collapse:collapse;font-variant-numeric:tabular-nums;font-size:.85rem}
+td,th{padding:.3rem .55rem;text-align:right;border-bottom:1px solid #dde3e9}td{white-space:nowrap}
+th{vertical-align:bottom}td:first-child,th:first-child,td.wide{text-align:left}tr:hover td{background:#f3f7fa}
+figure{margin:1.2rem 0}figure svg{max-width:100%;height:auto}figcaption{color:#51606e;font-size:.92rem;max-width:60rem}
+p{max-width:60rem}pre{background:#f3f7fa;padding:1rem;font-size:.85rem;overflow:auto}small{color:#51606e}
+.scroll{overflow-x:auto}summary{cursor:pointer;color:#1b6ca8}
 """
 COLUMNS = (
     ("cost", "cost per image", 1.0, 3),
@@ -36,9 +37,9 @@ COLUMNS = (
     ("microseconds_per_round", "µs a round", 1.0, 2),
 )
 PAPER = (
-    "I-SplitEE claims, for these constants on MobileNetV2, a cost lower by at least 55 % at an accuracy lower by at most "
-    "5 points. Look at offload_first before believing any learner here: one segment on the edge and then always the "
-    "cloud, without learning anything, saves 1 − (3λ + o) / 19λ = 58 % and changes no answer, because in these "
+    "I-SplitEE claims, for these constants on MobileNetV2, a cost lower by at least 55 % at an accuracy lower by at "
+    "most 5 points. Look at offload_first before believing any learner here: one segment on the edge and then always "
+    "the cloud, without learning anything, saves 1 − (3λ + o) / 19λ = 58 % and changes no answer, because in these "
     "prices the cloud computes for nothing."
 )
 
@@ -62,10 +63,10 @@ def numbers(played: Played, means: Mapping[str, Mapping[str, Mapping[str, float]
         for policy, found in means.items()
     ]
     rows += [
-        f'<tr><td>{html.escape(p)}</td><td colspan="{len(COLUMNS)}">not offered in this world: {html.escape(why)}</td></tr>'
+        f'<tr><td>{html.escape(p)}</td><td class="wide" colspan="11">not offered: {html.escape(why)}</td></tr>'
         for p, why in played.refused.items()
     ]
-    return f"<table><tr><th>policy</th>{head}</tr>{''.join(rows)}</table>"
+    return f'<div class="scroll"><table><tr><th>policy</th>{head}</tr>{"".join(rows)}</table></div>'
 
 
 def figure(text: str, caption: str) -> str:
@@ -81,16 +82,16 @@ def section(played: Played, means: Mapping[str, Mapping[str, Mapping[str, float]
     best = sum(c.dynamic[-1] for c in played.comparators) / n / played.horizon
     parts = [
         f"<h2>World: {html.escape(name)}</h2>",
-        f"<pre>{html.escape(OmegaConf.to_yaml(config))}</pre>",
+        f"<details><summary>prices and rules</summary><pre>{html.escape(OmegaConf.to_yaml(config))}</pre></details>",
         f"<p>{PAPER}</p>" if "PaperUnits" in str(config.prices) else "",
         numbers(played, means),
-        f"<p>{played.horizon:,} rounds, {runs}; ± is the half-width of the 95 % interval over seeds (Student), paired by "
-        f"seed where a policy is compared with {REFERENCE}. Cost is in the price list's own unit. Dynamic regret values "
-        "each decision by its population mean under that round's condition and price, against the best arm of the table "
-        "there; realised regret takes the same samples instead; the third is against the one arm that is best in "
-        f"hindsight. That changing best arm earns {best:.4f} a round; a clairvoyant who sees each image's confidences "
-        f"first, {bound:.4f}, a bound that nobody can reach. Policies whose name says oracle read cloud answers that were "
-        "never requested.</p>",
+        f"<p>{played.horizon:,} rounds, {runs}; ± is the half-width of the 95 % interval over seeds (Student), paired "
+        f"by seed where a policy is compared with {REFERENCE}. Cost is in the price list's own unit. Dynamic regret "
+        "values each decision by its population mean under that round's condition and price, against the best arm of "
+        "the table there; realised regret takes the same samples instead; the third is against the one arm that is "
+        f"best in hindsight. The best arm of each moment earns {best:.4f} a round; a clairvoyant who sees each image's "
+        f"confidences first, {bound:.4f}, a bound that nobody can reach. Policies whose name says oracle read cloud "
+        "answers that were never requested.</p>",
         "<h3>Regret</h3>",
         figure(
             figures.svg(figures.regret(played), f"{name}-regret"),
@@ -111,7 +112,7 @@ def section(played: Played, means: Mapping[str, Mapping[str, Mapping[str, float]
             figure(
                 figures.svg(figures.choices(played, policy), f"{name}-{policy}"),
                 f"<b>{html.escape(policy)}</b>: share of rounds by split and by threshold, mean over {runs}, above the "
-                "distortion and the factor on the price of the link.",
+                "distortion, the factor on the price of the link, and the best arm there (exit ≥ threshold).",
             )
         )
     return "\n".join(parts)
@@ -140,13 +141,12 @@ def write_report(
     if sheet.exists():
         caption = "The first test images of CIFAR-10 under every condition, as the network sees them."
         parts.append(figure(figures.svg(figures.samples(sheet, conditions), "samples"), caption))
-    stream = html.escape(OmegaConf.to_yaml(cfg.stream))
     page = (
         '<!doctype html><html lang="en"><head><meta charset="utf-8"><title>Offramp: a comparison</title>'
         f"<style>{STYLE}</style></head><body><h1>Offramp: a comparison</h1>"
         "<p>For each image the policy decides how deep the edge computes and how sure an exit must be to answer there; "
         "otherwise the work goes on in the cloud. It learns online from the confidences that its own decisions reveal. "
-        f"Labels are read by the scorer alone.</p><h3>The stream</h3><pre>{stream}</pre>"
+        "Labels are read by the scorer alone.</p>"
         f"{''.join(parts)}<h2>Configuration</h2><pre>{html.escape(OmegaConf.to_yaml(cfg))}</pre></body></html>"
     )
     partial = path.with_suffix(".partial")

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from offramp.bandits.arms import Arms
+from offramp.bandits.rows import IntArray
 from offramp.environments import Comparators, Trace
 from offramp.environments.stream import Stream
 
@@ -36,6 +37,8 @@ class Played:
         Policy name -> why this world does not offer what it plays.
     comparators
         One for each seed.
+    best
+        Index of the best arm under each (condition, link) of the stream, (S, P).
 
     """
 
@@ -47,6 +50,7 @@ class Played:
     traces: Mapping[str, Sequence[Trace]]
     refused: Mapping[str, str]
     comparators: Sequence[Comparators]
+    best: IntArray
 
 
 def interval(values: Sequence[float]) -> dict[str, float]:

@@ -71,7 +71,9 @@ def run(cfg: DictConfig) -> Path:
             if done == total and not console.is_terminal:
                 console.print(f"epoch {epoch + 1} of {spec.epochs}: last loss {loss:.3f}")
 
-        network = train(lambda: instantiate(cfg.network), splits["train"], spec, folder / "checkpoint.safetensors", progress)
+        network = train(
+            lambda: instantiate(cfg.network), splits["train"], spec, folder / "checkpoint.safetensors", progress
+        )
     network.load_state_dict({k: v.float() for k, v in half_precision(network).items()}, strict=False)
     console.print("evaluating on validation and test images")
     for part in ("validation", "test"):

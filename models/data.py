@@ -1,4 +1,4 @@
-"""CIFAR-10 as arrays: the published splits, 5,000 training images held out, and a hash that says which images they were."""
+"""CIFAR-10 as arrays: the published splits, 5,000 training images held out, and a hash of the images."""
 
 import hashlib
 from dataclasses import dataclass
@@ -41,7 +41,7 @@ class Split:
 
 
 def cifar10(root: str | Path, *, download: bool = False) -> dict[str, Split]:
-    """Read CIFAR-10 as the splits "train" (45,000), "validation" (5,000 of the published training set) and "test" (10,000).
+    """Read CIFAR-10 as "train" (45,000), "validation" (5,000 of the published training set) and "test" (10,000).
 
     Parameters
     ----------

@@ -33,12 +33,16 @@ def gaussian_blur(images: Images, *, sigma: float) -> Images:
     side = 2 * math.ceil(3.0 * _above("sigma", sigma, 0.0)) + 1
     planes = torch.from_numpy(images).permute(0, 3, 1, 2).float()
     if side // 2 >= min(planes.shape[2:]):
-        raise ValueError(f"sigma is {sigma}, allowed is below {(min(planes.shape[2:]) - 1) / 3:.1f} for this image size")
+        raise ValueError(
+            f"sigma is {sigma}, allowed is below {(min(planes.shape[2:]) - 1) / 3:.1f} for this image size"
+        )
     blurred = transforms.gaussian_blur(planes, [side, side], [sigma, sigma])
     return _bytes(blurred.permute(0, 2, 3, 1).numpy())
 
 
-def gaussian_noise(images: Images, index: npt.NDArray[np.int64], *, sigma: float, seed: int, overflow: str = "clip") -> Images:
+def gaussian_noise(
+    images: Images, index: npt.NDArray[np.int64], *, sigma: float, seed: int, overflow: str = "clip"
+) -> Images:
     """Add independent normal noise to every channel of every pixel.
 
     Parameters
@@ -60,6 +64,8 @@ def gaussian_noise(images: Images, index: npt.NDArray[np.int64], *, sigma: float
     if overflow not in OVERFLOW:
         raise ValueError(f"overflow is {overflow!r}, allowed are {OVERFLOW}")
     _above("sigma", sigma, 0.0)
+    if np.shape(index) != images.shape[:1]:
+        raise ValueError(f"index has shape {np.shape(index)}, allowed is {images.shape[:1]}: one number for each image")
     noise = np.stack([np.random.default_rng((seed, int(i))).normal(0.0, sigma, images.shape[1:]) for i in index])
     if overflow == "wrap_sum":
         return np.mod(np.trunc(images + noise), 256.0).astype(np.uint8)

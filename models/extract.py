@@ -94,6 +94,8 @@ def extract(
         Called after every chunk of images.
     notes
         Go into the cache's manifest.
+    chunk
+        Images that are distorted and passed at once.
 
     Raises
     ------

@@ -1,5 +1,6 @@
 """A backbone with side exits that runs whole, up to a cut, or from a cut, with the same result."""
 
+import itertools
 from collections.abc import Sequence
 
 import torch
@@ -124,7 +125,7 @@ def mobilenet_v2_exits(*, classes: int = 10, input_size: int = 32, dropout: floa
     if input_size < 64:
         base.features[0][0].stride = (1, 1)
     bounds = [0, *(block + 1 for block in EXIT_BLOCKS), len(base.features)]
-    segments = [base.features[low:high] for low, high in zip(bounds[:-1], bounds[1:], strict=True)]
+    segments = [base.features[low:high] for low, high in itertools.pairwise(bounds)]
     heads: list[nn.Module] = [ExitHead(base.features[block].out_channels, classes) for block in EXIT_BLOCKS]
     heads.append(nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), base.classifier))
     return MultiExitNetwork(segments, heads, (3, input_size, input_size))

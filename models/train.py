@@ -64,7 +64,7 @@ class TrainSpec:
         """Learning rate of one step out of all steps of the run."""
         rise = max(1.0, self.warmup * steps)
         if step < rise:
-            return self.learning_rate * (step + 1) / rise
+            return min(self.learning_rate, self.learning_rate * (step + 1) / rise)
         return self.learning_rate * 0.5 * (1.0 + math.cos(math.pi * (step - rise) / max(1.0, steps - rise)))
 
 
@@ -112,7 +112,7 @@ def train(
     Raises
     ------
     WeightsError
-        The checkpoint is damaged, or belongs to another spec or other images.
+        The checkpoint is damaged, or belongs to another spec, other images or another network.
 
     """
     torch.manual_seed(spec.seed)
@@ -127,6 +127,10 @@ def train(
         for field, mine in identity.items():
             if header[field] != mine:
                 raise WeightsError(f"{checkpoint}: its {field} is {header[field]}, this run's is {mine}; move it away")
+        wanted = {f"model.{k}": v.shape for k, v in network.state_dict().items()}
+        wanted |= {f"momentum.{k}": p.shape for k, p in network.named_parameters()}
+        if {k: v.shape for k, v in tensors.items()} != wanted:
+            raise WeightsError(f"{checkpoint} belongs to another network; move it away")
         network.load_state_dict({k[6:]: v for k, v in tensors.items() if k.startswith("model.")})
         for name, parameter in network.named_parameters():
             optimiser.state[parameter]["momentum_buffer"] = tensors[f"momentum.{name}"]

@@ -1,7 +1,6 @@
 """Weights on disk: half-precision safetensors with the model card in the header, written atomically, never a pickle."""
 
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -24,7 +23,7 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], header: Mapping[str
     partial = path.with_name(path.name + ".partial")
     packed = {name: tensor.detach().contiguous() for name, tensor in tensors.items()}
     save_file(packed, str(partial), metadata={"schema": schema, "header": json.dumps(header)})
-    os.replace(partial, path)
+    partial.replace(path)
 
 
 def read_tensors(path: Path, schema: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -41,7 +40,8 @@ def read_tensors(path: Path, schema: str) -> tuple[dict[str, Tensor], dict[str, 
             meta = file.metadata() or {}
             if meta.get("schema") != schema:
                 raise WeightsError(f"{path}: schema is {meta.get('schema')!r}, allowed is {schema!r}")
-            return {name: file.get_tensor(name) for name in file.keys()}, json.loads(meta["header"])
+            names = file.keys()  # not a mapping: it cannot be iterated itself
+            return {name: file.get_tensor(name) for name in names}, json.loads(meta["header"])
     except (OSError, SafetensorError, KeyError, json.JSONDecodeError) as error:
         raise WeightsError(f"{path}: not a readable file of schema {schema!r} ({error})") from error
 
@@ -77,14 +77,23 @@ def load_weights(network: nn.Module, path: Path) -> dict[str, Any]:
         raise WeightsError(f"{path}: {len(odd)} tensors do not belong to this network, the first is {odd[0]!r}")
     for name, tensor in state.items():
         if tensor.shape != wanted[name].shape:
-            raise WeightsError(f"{path}: {name} has shape {tuple(tensor.shape)}, allowed is {tuple(wanted[name].shape)}")
+            raise WeightsError(
+                f"{path}: {name} has shape {tuple(tensor.shape)}, allowed is {tuple(wanted[name].shape)}"
+            )
     network.load_state_dict({k: v.float() for k, v in state.items()}, strict=False)
     return card
 
 
 def render_card(name: str, card: Mapping[str, Any]) -> str:
     """The card as Markdown."""
-    rows = [f"# Model card: {name}", "", "Written by `offramp train`; do not edit.", "", "| field | value |", "|---|---|"]
+    rows = [
+        f"# Model card: {name}",
+        "",
+        "Written by `offramp train`; do not edit.",
+        "",
+        "| field | value |",
+        "|---|---|",
+    ]
     rows += [f"| {key} | {value} |" for key, value in card.items() if key != "exits"]
     rows += ["", "| exit | " + " | ".join(card["exits"][0]) + " |", "|---" * (len(card["exits"][0]) + 1) + "|"]
     rows += [f"| {i} | " + " | ".join(f"{v:.4f}" for v in e.values()) + " |" for i, e in enumerate(card["exits"], 1)]

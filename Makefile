@@ -1,0 +1,36 @@
+# Each target makes its own .venv when there is none; PYTHON says with which interpreter (3.11 or newer).
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: demo test check-long bench lint clean
+
+demo: .venv/experiments            ## play the main job on the embedded cache: table and report
+	$(BIN)/offramp compare world=both folder=runs/demo
+
+test: .venv/dev lint               ## lint, types, tests, doctests
+	$(BIN)/python -m pytest -q -m "not long"
+
+check-long: .venv/dev              ## replay against rollout: every stream, 20,000 rounds, five seeds
+	$(BIN)/python -m pytest -q -m long tests/environments/test_replay.py
+
+bench: .venv/dev                   ## ratios against C, river and the plain backbone, measured in one run
+	$(BIN)/python benchmarks/run.py --out runs/bench.json
+
+lint: .venv/dev                    ## ruff and mypy
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+.venv/bin/python:
+	$(PYTHON) -m venv .venv
+
+.venv/experiments: .venv/bin/python pyproject.toml setup.py
+	$(BIN)/python -m pip install -q --disable-pip-version-check -e '.[experiments]'
+	touch $@
+
+.venv/dev: .venv/bin/python pyproject.toml setup.py
+	$(BIN)/python -m pip install -q --disable-pip-version-check -e '.[dev]'
+	touch $@ .venv/experiments
+
+clean:
+	rm -rf .venv runs build dist *.egg-info src/*.egg-info

@@ -1,0 +1,38 @@
+"""Worlds that many tests share: the embedded cache, and a small one made of random numbers."""
+
+import numpy as np
+import pytest
+
+from offramp.bandits import Arms, MacsAndBytes, Profile
+from offramp.environments import ConfidenceCache, World
+
+
+@pytest.fixture(scope="session")
+def embedded():
+    return ConfidenceCache.embedded("mobilenet_v2_cifar10")
+
+
+@pytest.fixture(scope="session")
+def world(embedded):
+    arms = Arms.grid(exits=7, raw_input_allowed=True)
+    return World(cache=embedded.part("test"), prices=MacsAndBytes(), arms=arms, raw_input_allowed=True)
+
+
+@pytest.fixture
+def small():
+    rng = np.random.default_rng(0)
+    confidence = np.clip(rng.random((2, 1, 60, 1)) * 0.6 + rng.random((2, 1, 60, 4)) * 0.4, 0.0, 1.0)
+    cache = ConfidenceCache.from_arrays(
+        confidence=confidence,
+        prediction=rng.integers(0, 5, confidence.shape),
+        label=rng.integers(0, 5, 60),
+        conditions=["clear", "foggy"],
+        classes=5,
+        profile=Profile(
+            segment_macs=(40, 30, 20, 10),
+            head_macs=(1, 1, 1, 1),
+            payload_bytes=(3000, 9000, 4000, 2000, 0),
+            layers=(1, 2, 3, 4),
+        ),
+    )
+    return World(cache=cache, prices=MacsAndBytes(), arms=Arms.grid(exits=4))

@@ -1,0 +1,199 @@
+"""The programs as a user runs them: images to weights, weights to a cache, a cache to a report; sweeps; bad input."""
+
+import hashlib
+import json
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from hydra import compose, initialize_config_module
+from hydra.utils import instantiate
+
+from offramp.experiments import compare, results
+from offramp.experiments.cli import COMMANDS
+
+CONF = Path(__file__).parents[2] / "conf"
+
+
+def offramp(*arguments, cwd):
+    command = [sys.executable, "-m", "offramp.experiments.cli", *arguments]
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True)
+
+
+def config(name, *overrides):
+    with initialize_config_module("offramp.conf", version_base="1.3"):
+        return compose(name, overrides=list(overrides))
+
+
+@pytest.fixture(scope="module")
+def run_folder(tmp_path_factory):
+    tmp = tmp_path_factory.mktemp("compare")
+    done = offramp("compare", "world=both", "horizon=600", "seeds=3", "folder=out", cwd=tmp)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return tmp / "out", done.stdout
+
+
+def test_compare_prints_its_table_and_the_path_of_the_report(run_folder):
+    folder, out = run_folder
+    for head in ("cost", "saved", "accuracy", "change", "agreement", "offloaded", "regret", "µs/round"):
+        assert head in out
+    assert "world default" in out
+    assert "not offered in this world" in out
+    assert str(folder / "report.html") in out
+
+
+def test_compare_writes_its_run_folder(run_folder):
+    folder, _ = run_folder
+    summary = json.loads((folder / "summary.json").read_text())
+    lines = [json.loads(line) for line in (folder / "results.jsonl").read_text().splitlines()]
+    frame = pd.read_parquet(folder / "results.parquet")
+    traces = pd.read_parquet(folder / "traces.parquet")
+    assert len(lines) == len(frame) == 3 * (10 + 11)
+    assert set(traces["world"]) == {"default", "isplitee"}
+    assert summary["worlds"]["isplitee"]["offload_first"]["cost_saved"]["mean"] == pytest.approx(0.5789, abs=1e-3)
+    assert summary["worlds"]["isplitee"]["offload_first"]["accuracy_change"]["mean"] == 0.0
+    assert summary["refused"]["default"].keys() == {"send_input"}
+    assert frame[frame.policy == "final_exit"].agreement.eq(1.0).all()
+    assert (frame.regret_total >= -1e-9).all()
+    last = traces[traces["round"] == 600]
+    both = frame.merge(last, on=["world", "policy", "seed"], suffixes=("", "_trace"), validate="one_to_one")
+    assert len(both) == len(frame)
+    assert np.allclose(both.regret_total, both.regret)
+
+
+def test_report_is_one_page_that_holds_everything(run_folder):
+    page = (run_folder[0] / "report.html").read_text(encoding="utf-8")
+    assert page.count("<svg") == 2 * 5 + 2
+    assert "http" not in page.replace("http://www.w3.org/", "")
+    assert "src=" not in page
+    for text in (
+        "cumulative regret (confidence units)",
+        "cost per image (cost units)",
+        "accuracy (%)",
+        "round",
+        "95 %",
+    ):
+        assert text in page
+    for condition in ("pristine", "blur 2.0", "noise 40", "jpeg 10"):
+        assert condition in page
+
+
+def test_a_sweep_as_typed_in_the_readme(tmp_path):
+    done = offramp(
+        "compare", "-m", "policy=splitee,ucb1", "stream=abrupt,recurring", "seed=range(2)", "horizon=200",
+        "hydra.sweep.dir=sweep", cwd=tmp_path,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    runs = sorted(tmp_path.glob("sweep/*/summary.json"))
+    assert len(runs) == 8
+    first = json.loads(runs[0].read_text())
+    assert list(first["worlds"]["default"]) == ["splitee"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["dance"], "there is no command 'dance', allowed are"),
+        (["compare", "cache=nonesuch"], "embedded cache 'nonesuch' does not exist, allowed are"),
+        (["compare", "stream.segments=[[fog,1.0]]"], "condition 'fog' is not in this cache, allowed are"),
+        (["compare", "horizon=0"], "horizon is 0, allowed is 1 or more"),
+        (["compare", "split=train"], "split is 'train', allowed are"),
+        (["compare", "policy=splitee", "policy.threshold=0.77"], "threshold 0.77 is not in the table of arms"),
+        (["compare", "polcy=ucb1"], "polcy"),
+        (["train", "data.root=nowhere"], "give a folder that holds cifar-10-batches-py"),
+    ],
+)
+def test_bad_input_is_named(arguments, message, tmp_path):
+    done = offramp(*arguments, *([] if arguments == ["dance"] else ["folder=out"]), cwd=tmp_path)
+    assert done.returncode != 0
+    assert message in done.stdout + done.stderr
+    assert not list(tmp_path.glob("out/*.html"))
+
+
+def test_help_names_every_command(tmp_path):
+    out = offramp("--help", cwd=tmp_path).stdout
+    assert all(name in out for name in COMMANDS)
+    for name in COMMANDS:
+        help_ = offramp(name, "--help", cwd=tmp_path)
+        assert help_.returncode == 0
+        assert f"offramp {name}" in help_.stdout
+
+
+@pytest.mark.parametrize("group", ["policy", "stream", "world"])
+def test_every_configuration_composes_and_runs(group, embedded):
+    for path in sorted((CONF / group).glob("*.yaml")):
+        cfg = config("compare", f"{group}={path.stem}")
+        cache = embedded.part("test")
+        worlds = compare.several(cfg.world, "prices", "world")
+        made = {name: compare.make_world(part, cache) for name, part in worlds.items()}
+        stream = instantiate(cfg.stream, _convert_="all")
+        for world in made.values():
+            assert world.arrays(stream.conditions, stream.links).gap.min() == 0.0
+        assert compare.several(cfg.policy, "_target_", "policy")
+
+
+def test_intervals():
+    found = results.interval([1.0, 2.0, 3.0])
+    assert found["mean"] == 2.0
+    assert found["half"] == pytest.approx(4.303 / np.sqrt(3))
+    assert np.isnan(results.interval([1.0])["half"])
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory):
+    """Files in CIFAR-10's own layout, with random pixels; their MD5 sums by name."""
+    folder = tmp_path_factory.mktemp("images") / "cifar-10-batches-py"
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    sums = {}
+    for name, n in [*((f"data_batch_{i}", 1_040) for i in range(1, 6)), ("test_batch", 60)]:
+        rows = {"data": rng.integers(0, 256, (n, 3072), dtype=np.uint8), "labels": rng.integers(0, 10, n).tolist()}
+        (folder / name).write_bytes(pickle.dumps(rows))
+    (folder / "batches.meta").write_bytes(pickle.dumps({"label_names": [f"class {i}" for i in range(10)]}))
+    for path in folder.iterdir():
+        sums[path.name] = hashlib.md5(path.read_bytes()).hexdigest()
+    return folder.parent, sums
+
+
+def test_images_to_weights_to_cache_to_report(images, tmp_path, monkeypatch):
+    """Train, extract, compare: the whole way on a few images, the second train and extract resuming what is there."""
+    from offramp.environments import ConfidenceCache
+    from offramp.experiments import extract, train
+    from offramp.models import data, weights
+
+    root, sums = images
+    for field in ("train_list", "test_list"):
+        monkeypatch.setattr(data.CIFAR10, field, [[name, sums[name]] for name, _ in getattr(data.CIFAR10, field)])
+    monkeypatch.setattr(data.CIFAR10, "meta", {**data.CIFAR10.meta, "md5": sums["batches.meta"]})
+    few = [f"data.root={root}", "images=40", "threads=1"]
+    cfg = config("train", *few, f"folder={tmp_path / 'train'}", "spec.epochs=1", "spec.batch=20", "spec.small_epochs=0")
+    trained = train.run(cfg)
+    first = trained.read_bytes()
+    assert train.run(cfg).read_bytes() == first
+    assert trained.stat().st_size <= 6e6
+    text = trained.with_suffix(".md").read_text()
+    for word in ("data sha256 (train)", "epochs", "seed", "accuracy", "mean confidence"):
+        assert word in text
+    cfg = config(
+        "extract", *few, f"weights={trained}", f"folder={tmp_path / 'extract'}", "conditions=standard", "name=tiny"
+    )
+    cfg.conditions = [cfg.conditions[0], cfg.conditions[3]]
+    made = extract.run(cfg)
+    cache = ConfidenceCache.load(made)
+    assert cache.confidence.shape == (2, 1, 80, 7)
+    assert cache.profile.layers == (3, 6, 9, 12, 15, 18, 19)
+    assert weights.load_weights(instantiate(cfg.network), trained)["epochs"] == 1
+    arguments = [
+        f"cache={made}",
+        "horizon=100",
+        "seeds=2",
+        "policy=isplitee",
+        "stream=stationary",
+        f"folder={tmp_path / 'out'}",
+    ]
+    report = compare.run(config("compare", *arguments), tmp_path / "out")
+    assert "<svg" in report.read_text(encoding="utf-8")
