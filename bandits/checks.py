@@ -104,7 +104,8 @@ def spec_is_immutable_and_comparable(policy: Policy, arms: Arms) -> None:
     """A spec is a frozen dataclass that prints, compares, hashes, copies and pickles."""
     spec: Any = policy
     traits = getattr(spec, "__dataclass_params__", None)
-    assert traits is not None and traits.frozen, "a policy is a frozen dataclass"
+    assert traits is not None, "a policy is a dataclass"
+    assert traits.frozen, "a policy cannot be changed"
     assert spec == copy.deepcopy(spec) == pickle.loads(pickle.dumps(spec)), "a spec equals its copy"
     assert hash(spec) == hash(copy.deepcopy(spec)), "equal specs hash alike"
     assert repr(spec).startswith(type(spec).__name__), "a spec prints as its constructor"

@@ -7,11 +7,12 @@ import numpy as np
 import numpy.typing as npt
 
 from offramp.bandits.kernel import kernel
-from offramp.bandits.reveal import answer_confidence, edge_cost, offload_cost, reveal
+from offramp.bandits.reveal import answer_confidence, depth, edge_cost, offload_cost, reveal
 from offramp.bandits.rows import (
     ANSWERED_AT,
     ARM,
     AUDITED,
+    CUT,
     EXITS,
     MU,
     OFFLOADED,
@@ -38,8 +39,10 @@ FIELDS = (
     "audits",
     "correct",
     "agreement",
+    "macs",
+    "bytes",
 )
-REWARD, EDGE, OFFLOAD, REGRET, OFFLOADS, AUDITS, CORRECT, AGREEMENT = range(len(FIELDS))
+REWARD, EDGE, OFFLOAD, REGRET, OFFLOADS, AUDITS, CORRECT, AGREEMENT, MACS, BYTES = range(len(FIELDS))
 
 
 class World(NamedTuple):
@@ -51,6 +54,7 @@ class World(NamedTuple):
     context: FloatArray  # (S, N, d)
     quotes: FloatArray  # (P, W) decision rows that hold a quote
     gap: FloatArray  # (S, P, A) pseudo-regret of each arm
+    work: FloatArray  # (2, L + 1) multiply-accumulates up to each cut, and bytes sent from there
     options: IntArray  # (3,) see `offramp.bandits.reveal`
 
 
@@ -79,6 +83,7 @@ def score(
     prediction: npt.NDArray[Any],
     label: npt.NDArray[Any],
     gap: FloatArray,
+    work: FloatArray,
     condition: int,
     sample: int,
     price: int,
@@ -102,6 +107,8 @@ def score(
         totals[CORRECT] += 1.0
     if guess == prediction[condition, sample, int(row[EXITS]) - 1]:
         totals[AGREEMENT] += 1.0
+    totals[MACS] += work[0, depth(row, seen)]
+    totals[BYTES] += (seen[OFFLOADED] + seen[AUDITED]) * work[1, int(row[CUT])]
     totals[len(FIELDS) + arm] += 1.0
 
 
@@ -120,7 +127,7 @@ def keep(totals: FloatArray, checkpoints: IntArray, kept: FloatArray, at: IntArr
 def loop(select: Select, update: Update, state: FloatArray, world: World, block: Block, record: Record) -> int:
     """Play a block of rounds; returns how many were played before the uniforms ran out."""
     # Fields are taken out once: a compiled loop counts references at every access to a named tuple (200 ns a round).
-    confidence, prediction, label, context, quotes, gap, options = world
+    confidence, prediction, label, context, quotes, gap, work, options = world
     samples, conditions, prices = block
     totals, checkpoints, kept, at, row, seen = record
     exits = confidence.shape[2]
@@ -140,7 +147,7 @@ def loop(select: Select, update: Update, state: FloatArray, world: World, block:
         select(state, row)
         reveal(confidence, prediction, condition, sample, row, options, seen)
         update(state, row, seen)
-        score(confidence, prediction, label, gap, condition, sample, price, row, seen, totals)
+        score(confidence, prediction, label, gap, work, condition, sample, price, row, seen, totals)
         keep(totals, checkpoints, kept, at)
     return int(samples.shape[0])
 

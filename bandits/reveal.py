@@ -67,7 +67,7 @@ def reveal(
             break
     offloaded = at == 0
     audited = decision[AUDIT] == 1.0 and not offloaded and cut < exits
-    depth = cut if offloaded else at
+    computed = cut if offloaded else at
     observation[ANSWERED_AT] = exits if offloaded else at
     observation[OFFLOADED] = 1.0 if offloaded else 0.0
     observation[AUDITED] = 1.0 if audited else 0.0
@@ -76,8 +76,8 @@ def reveal(
     everything = options[ORACLE] == 1
     sent = offloaded or audited
     for j in range(exits):
-        if j < depth:
-            shown = everything or options[PREFIX] == 1 or j == depth - 1 or rule[j] < math.inf
+        if j < computed:
+            shown = everything or options[PREFIX] == 1 or j == computed - 1 or rule[j] < math.inf
         else:
             shown = everything or (sent and (j == exits - 1 or (options[CLOUD_ALL] == 1 and j >= cut)))
         seen[j] = confidence[condition, sample, j] if shown else math.nan
@@ -85,11 +85,15 @@ def reveal(
 
 
 @kernel
+def depth(decision: FloatArray, observation: FloatArray) -> int:
+    """How far the edge computed: up to the exit that answered, or up to the cut."""
+    return int(decision[CUT]) if observation[OFFLOADED] == 1.0 else int(observation[ANSWERED_AT])
+
+
+@kernel
 def edge_cost(decision: FloatArray, observation: FloatArray) -> float:
-    """What the edge's computation cost, as quoted: up to the exit that answered, or up to the cut."""
-    if observation[OFFLOADED] == 1.0:
-        return decision[COSTS + int(decision[CUT])]  # type: ignore[no-any-return]
-    return decision[COSTS + int(observation[ANSWERED_AT])]  # type: ignore[no-any-return]
+    """What the edge's computation cost, as quoted."""
+    return decision[COSTS + depth(decision, observation)]  # type: ignore[no-any-return]
 
 
 @kernel

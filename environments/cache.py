@@ -12,7 +12,7 @@ import numpy.typing as npt
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
-from offramp.bandits.costs import Profile
+from offramp.bandits.costs import Profile as Profile
 
 SCHEMA = "offramp-cache-1"
 SPLITS = ("validation", "test")

@@ -66,6 +66,40 @@ def gaps(confidence: FloatArray, quotes: FloatArray, arms: Arms) -> FloatArray:
     return gap
 
 
+def bin_values(confidence: FloatArray, quotes: FloatArray, exits: int, bins: int = 20) -> FloatArray:
+    """Expected reward of the best rule per confidence bin under each (condition, price), (S, P).
+
+    A richer class than the arms: at each cut every bin of confidence answers or offloads as is better there.  No
+    policy here plays it; it shows what thresholds leave on the table.
+
+    Parameters
+    ----------
+    confidence, quotes
+        (S, N, L) and (P, W).
+    exits, bins
+        L; bins of equal width on [0, 1].
+
+    """
+    conditions, samples, _ = confidence.shape
+    mu, at = quotes[:, rows.MU], rows.offload_cost_at(exits)
+    final = confidence[..., -1].mean(axis=1)[:, None]
+    whole = final - mu * quotes[:, rows.COSTS + exits]
+    value: FloatArray = np.maximum(whole, final - _priced(mu, quotes[:, rows.COSTS] + quotes[:, at]))
+    for cut in range(1, exits):
+        place = np.minimum((confidence[..., cut - 1] * bins).astype(np.int64), bins - 1)
+        place += bins * np.arange(conditions)[:, None]
+        share, own, cloud = (
+            np.bincount(place.ravel(), w, bins * conditions).reshape(conditions, 1, bins) / samples
+            for w in (None, confidence[..., cut - 1].ravel(), confidence[..., -1].ravel())
+        )
+        sent = -_priced(mu, quotes[:, at + cut])[None, :, None]
+        with np.errstate(invalid="ignore"):
+            offload = np.where(share > 0.0, cloud + share * sent, 0.0)
+        rule = np.maximum(own, offload).sum(axis=2) - mu * quotes[:, rows.COSTS + cut]
+        value = np.maximum(value, rule)
+    return value
+
+
 class Comparators:
     """Cumulative rewards of whom a policy is measured against, on the same samples, at the same checkpoints.
 
@@ -84,6 +118,8 @@ class Comparators:
         Realised reward of the best arm of each (condition, price), (R,).
     static
         Expected reward of each arm, played throughout, (R, A): the best of the last row is the best arm in hindsight.
+    binned
+        Expected reward of the best rule per confidence bin of each (condition, price), (R,): a richer class.
     clairvoyant
         Reward of the best arm of each single sample, (R,).  A bound that nobody can reach, never a yardstick.
 
@@ -92,8 +128,10 @@ class Comparators:
     def __init__(self, world: World, arms: Arms, blocks: Iterable[Block], checkpoints: IntArray) -> None:
         value = values(world.confidence, world.quotes, arms)
         best = value.argmax(axis=2)
+        rule = bin_values(world.confidence, world.quotes, arms.exits)[..., None]
         shape = (len(checkpoints), len(arms))
         self.dynamic, self.clairvoyant, self.static = np.zeros(shape[0]), np.zeros(shape[0]), np.zeros(shape)
+        self.binned, of_rule = np.zeros(shape[0]), 0.0
         of_the_best, of_all, of_each = 0.0, 0.0, np.zeros(len(arms))
         played, kept = 0, 0
         for block in blocks:
@@ -104,11 +142,13 @@ class Comparators:
                 self.dynamic[kept] = of_the_best + of_best[:n].sum()
                 self.clairvoyant[kept] = of_all + reward[:n].max(axis=1).sum()
                 self.static[kept] = of_each + _static(value, block, n)
+                self.binned[kept] = of_rule + float(_static(rule, block, n)[0])
                 kept += 1
             played += len(reward)
             of_the_best += of_best.sum()
             of_all += reward.max(axis=1).sum()
             of_each += _static(value, block, len(reward))
+            of_rule += float(_static(rule, block, len(reward))[0])
 
 
 def _static(value: FloatArray, block: Block, n: int) -> FloatArray:

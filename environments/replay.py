@@ -105,7 +105,7 @@ def replay(
             reveal(arrays.confidence, arrays.prediction, condition, sample, decision.row, arrays.options, seen.row)
             engine.update(decision, seen)
             score(
-                arrays.confidence, arrays.prediction, arrays.label, arrays.gap, condition, sample, price,
+                arrays.confidence, arrays.prediction, arrays.label, arrays.gap, arrays.work, condition, sample, price,
                 decision.row, seen.row, kept.totals,
             )  # fmt: skip
             keep(kept.totals, kept.checkpoints, kept.kept, kept.at)

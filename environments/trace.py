@@ -46,7 +46,8 @@ class Trace:
         Rounds played at each checkpoint, (R,).
     sums
         Running sums by name, (R,) each: reward, edge_cost and offload_cost (cost units), regret (dynamic
-        pseudo-regret), and counts of offloads, audits, correct answers, and agreement with the last exit.
+        pseudo-regret), counts of offloads, audits, correct answers, and agreement with the last exit; and
+        multiply-accumulates on the edge and bytes sent.
     arms
         How often each arm was played so far, (R, A).
     seconds

@@ -3,7 +3,6 @@
 import json
 import math
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import version
 from pathlib import Path
@@ -25,6 +24,8 @@ from offramp.environments.replay import arms_of
 from offramp.environments.trace import checkpoints
 from offramp.experiments.report import write_report
 from offramp.experiments.results import REFERENCE, Played, long_traces, summary, table
+
+Means = dict[str, dict[str, dict[str, float]]]
 
 
 def several(config: DictConfig, mark: str, alone: str) -> dict[str, DictConfig]:
@@ -96,19 +97,24 @@ def shown(value: dict[str, float], scale: float = 1.0, digits: int = 3) -> str:
     return text if math.isnan(value["half"]) else f"{text} ±{value['half'] * scale:.{digits}f}"
 
 
-def columns(found: dict[str, dict[str, float]]) -> Iterator[str]:
-    """The cells of one policy in the terminal's table."""
-    yield shown(found["cost"])
-    yield shown(found["cost_saved"], 100, 1) if "cost_saved" in found else "–"
-    yield shown(found["accuracy"], 100, 1)
-    yield shown(found["accuracy_change"], 100, 1) if "accuracy_change" in found else "–"
-    yield shown(found["agreement"], 100, 1)
-    yield shown(found["offload_share"], 100, 1)
-    yield shown(found["regret_total"], 1, 0)
-    yield f"{found['microseconds_per_round']['mean']:.2f}"
+HEADS = ("cost", "saved %", "accuracy %", "change, points", "agreement %", "offloaded %", "regret", "µs/round")
 
 
-def show(console: Console, played: Played, means: dict[str, dict[str, dict[str, float]]]) -> None:
+def cells(found: dict[str, dict[str, float]]) -> list[str]:
+    """The cells of one policy under `HEADS`."""
+    return [
+        shown(found["cost"]),
+        shown(found["cost_saved"], 100, 1) if "cost_saved" in found else "–",
+        shown(found["accuracy"], 100, 1),
+        shown(found["accuracy_change"], 100, 1) if "accuracy_change" in found else "–",
+        shown(found["agreement"], 100, 1),
+        shown(found["offload_share"], 100, 1),
+        shown(found["regret_total"], 1, 0),
+        f"{found['microseconds_per_round']['mean']:.2f}",
+    ]
+
+
+def show(console: Console, played: Played, means: Means) -> None:
     """Print the table of one world."""
     n = len(played.seeds)
     grid = Table(
@@ -116,13 +122,21 @@ def show(console: Console, played: Played, means: dict[str, dict[str, dict[str, 
         caption=f"saved and change are against {REFERENCE}, paired by seed; regret is the dynamic pseudo-regret",
     )
     grid.add_column("policy")
-    for head in ("cost", "saved %", "accuracy %", "change, points", "agreement %", "offloaded %", "regret", "µs/round"):
+    for head in HEADS:
         grid.add_column(head, justify="right")
     for policy, found in means.items():
-        grid.add_row(policy, *columns(found))
+        grid.add_row(policy, *cells(found))
     for policy in played.refused:
-        grid.add_row(policy, "not offered in this world", *[""] * 7)
+        grid.add_row(policy, "not offered in this world", *[""] * (len(HEADS) - 1))
     console.print(grid)
+
+
+def markdown(played: Played, means: Means) -> str:
+    """The table of one world as Markdown, without the clock: what stays the same from run to run."""
+    rows = [["policy", *HEADS[:-1]], ["---", *["--:"] * (len(HEADS) - 1)]]
+    rows += [[policy, *cells(found)[:-1]] for policy, found in means.items()]
+    rows += [[policy, "not offered", *[""] * (len(HEADS) - 2)] for policy in played.refused]
+    return f"World `{played.name}`:\n\n" + "\n".join(f"| {' | '.join(row)} |" for row in rows) + "\n"
 
 
 def run(cfg: DictConfig, folder: Path) -> Path:
@@ -154,6 +168,8 @@ def run(cfg: DictConfig, folder: Path) -> Path:
         "refused": {p.name: dict(p.refused) for p in played},
     }
     (folder / "summary.json").write_text(json.dumps(facts, indent=1), encoding="utf-8")
+    tables = "\n".join(markdown(p, m) for p, m in zip(played, means, strict=True))
+    (folder / "table.md").write_text(tables, encoding="utf-8")
     path = folder / "report.html"
     write_report(path, cache, cfg, played, means)
     console.print(f"{time.perf_counter() - started:.1f} s; report: {path.resolve()}", soft_wrap=True)

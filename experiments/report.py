@@ -6,11 +6,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from matplotlib.figure import Figure
 from omegaconf import DictConfig, OmegaConf
 
 from offramp.environments import ConfidenceCache
 from offramp.experiments import figures
-from offramp.experiments.results import REFERENCE, Played
+from offramp.experiments.results import RECOVERED, REFERENCE, Played
 
 HERE = Path(__file__).parent
 STYLE = """
@@ -30,10 +31,12 @@ COLUMNS = (
     ("accuracy_change", "change, points", 100.0, 1),
     ("agreement", "agreement, %", 100.0, 1),
     ("offload_share", "offloaded, %", 100.0, 1),
-    ("audit_share", "audited, %", 100.0, 1),
+    ("kilobytes_sent", "kB sent", 1.0, 2),
+    ("edge_megamacs", "edge, million MACs", 1.0, 2),
     ("regret_total", "dynamic regret", 1.0, 0),
     ("realised_regret_total", "realised regret", 1.0, 0),
     ("static_regret_total", "to the best static arm", 1.0, 0),
+    ("recovery_rounds", "rounds to recover", 1.0, 0),
     ("microseconds_per_round", "µs a round", 1.0, 2),
 )
 PAPER = (
@@ -63,22 +66,25 @@ def numbers(played: Played, means: Mapping[str, Mapping[str, Mapping[str, float]
         for policy, found in means.items()
     ]
     rows += [
-        f'<tr><td>{html.escape(p)}</td><td class="wide" colspan="11">not offered: {html.escape(why)}</td></tr>'
+        f'<tr><td>{html.escape(p)}</td><td class="wide" colspan="13">not offered: {html.escape(why)}</td></tr>'
         for p, why in played.refused.items()
     ]
     return f'<div class="scroll"><table><tr><th>policy</th>{head}</tr>{"".join(rows)}</table></div>'
 
 
-def figure(text: str, caption: str) -> str:
-    """A figure with its caption."""
+def figure(folder: Path, name: str, drawn: Figure, caption: str) -> str:
+    """A figure with its caption for the page, and the same as a file of its own."""
+    text = figures.svg(drawn, name)
+    (folder / f"{name}.svg").write_text(text, encoding="utf-8")
     return f"<figure>{text}<figcaption>{caption}</figcaption></figure>"
 
 
-def section(played: Played, means: Mapping[str, Mapping[str, Mapping[str, float]]], config: Any) -> str:
+def section(folder: Path, played: Played, means: Mapping[str, Mapping[str, Mapping[str, float]]], config: Any) -> str:
     """The part of the page about one world."""
     n, name = len(played.seeds), played.name
     runs = f"{n} seeds" if n > 1 else "one seed, so without intervals"
     bound = sum(c.clairvoyant[-1] for c in played.comparators) / n / played.horizon
+    rule = sum(c.binned[-1] for c in played.comparators) / n / played.horizon
     best = sum(c.dynamic[-1] for c in played.comparators) / n / played.horizon
     parts = [
         f"<h2>World: {html.escape(name)}</h2>",
@@ -89,18 +95,24 @@ def section(played: Played, means: Mapping[str, Mapping[str, Mapping[str, float]
         f"by seed where a policy is compared with {REFERENCE}. Cost is in the price list's own unit. Dynamic regret "
         "values each decision by its population mean under that round's condition and price, against the best arm of "
         "the table there; realised regret takes the same samples instead; the third is against the one arm that is "
-        f"best in hindsight. The best arm of each moment earns {best:.4f} a round; a clairvoyant who sees each image's "
-        f"confidences first, {bound:.4f}, a bound that nobody can reach. Policies whose name says oracle read cloud "
+        f"best in hindsight. The best arm of each moment earns {best:.4f} a round; the best rule per confidence "
+        f"bin, a richer class that no policy here plays, {rule:.4f}; a clairvoyant who sees each image's "
+        f"confidences first, {bound:.4f}, a bound that nobody can reach. Recovery: mean rounds after a change until "
+        f"regret stays below {RECOVERED} a round. Policies whose name says oracle read cloud "
         "answers that were never requested.</p>",
         "<h3>Regret</h3>",
         figure(
-            figures.svg(figures.regret(played), f"{name}-regret"),
+            folder,
+            f"{name}-regret",
+            figures.regret(played),
             f"Cumulative dynamic pseudo-regret, mean and 95 % band over {runs}. Dashed: policies that do not learn. "
             "Thin vertical lines: distortion or link change.",
         ),
         "<h3>Cost against accuracy</h3>",
         figure(
-            figures.svg(figures.front(played), f"{name}-front"),
+            folder,
+            f"{name}-front",
+            figures.front(played),
             f"Up and to the left is better. Bars: 95 % intervals over {runs}. Squares: policies that do not learn.",
         ),
         "<h3>What was chosen when</h3>",
@@ -110,7 +122,9 @@ def section(played: Played, means: Mapping[str, Mapping[str, Mapping[str, float]
     for policy in picked or list(played.traces)[:1]:
         parts.append(
             figure(
-                figures.svg(figures.choices(played, policy), f"{name}-{policy}"),
+                folder,
+                f"{name}-{policy}",
+                figures.choices(played, policy),
                 f"<b>{html.escape(policy)}</b>: share of rounds by split and by threshold, mean over {runs}, above the "
                 "distortion, the factor on the price of the link, and the best arm there (exit ≥ threshold).",
             )
@@ -125,14 +139,18 @@ def write_report(
     played: Sequence[Played],
     means: Sequence[Mapping[str, Mapping[str, Mapping[str, float]]]],
 ) -> None:
-    """Write the page for all worlds of a run, in one step."""
+    """Write the page for all worlds of a run in one step, and its figures into a folder beside it."""
     configs = [cfg.world] if "prices" in cfg.world else [cfg.world[p.name] for p in played]
-    parts = [section(p, m, c) for p, m, c in zip(played, means, configs, strict=True)]
+    folder = path.parent / "figures"
+    folder.mkdir(exist_ok=True)
+    parts = [section(folder, p, m, c) for p, m, c in zip(played, means, configs, strict=True)]
     conditions = [c.name for c in cache.conditions]
     parts += [
         "<h2>The network and the images</h2>",
         figure(
-            figures.svg(figures.exits(cache), "exits"),
+            folder,
+            "exits",
+            figures.exits(cache),
             "What the exits know and what they believe. Where confidence is far above accuracy, a policy that trusts "
             "confidence pays for worse answers: this is what calibration and expert branches are for.",
         ),
@@ -140,7 +158,7 @@ def write_report(
     sheet = HERE / f"{cache.notes.get('network')}.samples.png"
     if sheet.exists():
         caption = "The first test images of CIFAR-10 under every condition, as the network sees them."
-        parts.append(figure(figures.svg(figures.samples(sheet, conditions), "samples"), caption))
+        parts.append(figure(folder, "samples", figures.samples(sheet, conditions), caption))
     page = (
         '<!doctype html><html lang="en"><head><meta charset="utf-8"><title>Offramp: a comparison</title>'
         f"<style>{STYLE}</style></head><body><h1>Offramp: a comparison</h1>"

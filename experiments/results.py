@@ -10,7 +10,7 @@ import pandas as pd
 
 from offramp.bandits.arms import Arms
 from offramp.bandits.rows import IntArray
-from offramp.environments import Comparators, Trace
+from offramp.environments import Comparators, Trace, blocks
 from offramp.environments.stream import Stream
 
 # Two-sided 95 % quantiles of Student's t for 1..30 degrees of freedom; beyond, the normal one is within 2 %.
@@ -19,6 +19,7 @@ T95 = (
     2.120, 2.110, 2.101, 2.093, 2.086, 2.080, 2.074, 2.069, 2.064, 2.060, 2.056, 2.052, 2.048, 2.045, 2.042,
 )  # fmt: skip
 REFERENCE = "final_exit"
+RECOVERED = 0.05  # regret a round, in units of confidence, below which a policy has caught up with a change
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,8 +81,42 @@ def metrics(trace: Trace, comparators: Comparators) -> dict[str, float]:
         "realised_regret_total": float(comparators.dynamic[-1] - trace.sums["reward"][-1]),
         "static_regret_total": best_static - float(trace.sums["reward"][-1]),
         "clairvoyant_gap_total": float(comparators.clairvoyant[-1] - trace.sums["reward"][-1]),
+        "bin_rule_gap_total": float(comparators.binned[-1] - trace.sums["reward"][-1]),
+        "edge_megamacs": trace.mean("macs") / 1e6,
+        "kilobytes_sent": trace.mean("bytes") / 1e3,
         "microseconds_per_round": trace.seconds / rounds * 1e6,
     }
+
+
+def changes(stream: Stream, horizon: int, seed: int) -> IntArray:
+    """Rounds at which condition or link is another than in the round before."""
+    found, start, last = [], 0, None
+    for block in blocks(stream, samples=1, horizon=horizon, seed=seed):
+        now = np.stack([block.condition, block.price])
+        joined = now if last is None else np.concatenate([last, now], axis=1)
+        moved = np.flatnonzero((np.diff(joined, axis=1) != 0).any(axis=0))
+        found.append(moved + start + (1 if last is None else 0))
+        start, last = start + now.shape[1], now[:, -1:]
+    return np.concatenate(found)
+
+
+def recovery(trace: Trace, at: IntArray, tolerance: float = RECOVERED) -> float:
+    """Mean rounds from a change until regret stays below `tolerance` a round for one interval between checkpoints.
+
+    A change that is never recovered from counts with the rounds to the next one; nan where nothing changes, or where
+    changes come closer than the trace can resolve.
+    """
+    rounds, regret = trace.rounds, trace.sums["regret"]
+    ends = np.append(at[1:], rounds[-1])
+    if len(at) == 0 or (ends - at).min() < 4 * np.diff(rounds).max():
+        return math.nan
+    taken = []
+    for start, end in zip(at, ends, strict=True):
+        inside = np.flatnonzero((rounds[:-1] >= start) & (rounds[1:] <= end))
+        rate = np.diff(regret)[inside] / np.diff(rounds)[inside]
+        calm = np.flatnonzero(rate <= tolerance)
+        taken.append((rounds[1:][inside[calm[0]]] if len(calm) else end) - start)
+    return float(np.mean(taken))
 
 
 def table(played: Played) -> pd.DataFrame:
@@ -90,6 +125,7 @@ def table(played: Played) -> pd.DataFrame:
     for policy, traces in played.traces.items():
         for seed, trace, comparators in zip(played.seeds, traces, played.comparators, strict=True):
             rows.append({"world": played.name, "policy": policy, "seed": seed, **metrics(trace, comparators)})
+            rows[-1]["recovery_rounds"] = recovery(trace, changes(played.stream, played.horizon, seed))
     frame = pd.DataFrame(rows)
     if REFERENCE in played.traces:
         final = frame[frame.policy == REFERENCE].set_index("seed")

@@ -11,8 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from offramp.bandits.costs import Profile
-from offramp.environments.cache import SPLITS, Condition, ConfidenceCache
+from offramp.environments.cache import SPLITS, Condition, ConfidenceCache, Profile
 from offramp.models.data import Split, normalise
 from offramp.models.distort import Distortion, Images
 from offramp.models.network import MultiExitNetwork

@@ -18,7 +18,7 @@ from offramp.environments import (
     blocks,
     rollout,
 )
-from offramp.environments.regret import gaps, outcomes, realised, values
+from offramp.environments.regret import bin_values, gaps, outcomes, realised, values
 from offramp.environments.trace import EVEN, PER_DECADE, checkpoints
 
 SAMPLES, EXITS = 23, 3
@@ -113,6 +113,37 @@ def test_gaps_are_distances_to_the_best_arm():
     assert np.array_equal(arrays.gap, found)
 
 
+def reference_bin_values(w, bins):
+    """Mean reward of the best rule per bin of confidence, bin by bin, (S, P)."""
+    table = np.zeros((len(CONDITIONS), len(LINKS)))
+    for s in range(len(CONDITIONS)):
+        for p, quote in enumerate(quotes(w)):
+            samples = w.cache.confidence[s, 0].tolist()
+            found = []
+            for cut in range(EXITS + 1):
+                answer, send = Arm(cut, -math.inf), Arm(cut, math.inf)
+                total = 0.0
+                for b in range(bins):
+                    here = [c for c in samples if min(int(c[cut - 1] * bins), bins - 1) == b]
+                    ways = {0: [send], EXITS: [answer]}.get(cut, [answer, send])
+                    rewards = [[played(c, quote, way) for c in here] for way in ways]
+                    total += max(sum(a - quote.mu * cost for a, _, cost in way) for way in rewards)
+                found.append(total / SAMPLES)
+            table[s, p] = max(found)
+    return table
+
+
+@pytest.mark.parametrize("raw_input_allowed", [True, False])
+@pytest.mark.parametrize("bins", [20, 3])
+def test_bin_values_equal_a_loop_over_bins(bins, raw_input_allowed):
+    w = world(raw_input_allowed=raw_input_allowed)
+    arrays = w.arrays(CONDITIONS, LINKS)
+    found = bin_values(arrays.confidence, arrays.quotes, EXITS, bins)
+    assert np.allclose(found, reference_bin_values(w, bins), rtol=0.0, atol=1e-12)
+    if bins == 20:  # every threshold of the table lies between two of these bins
+        assert (found >= values(arrays.confidence, arrays.quotes, w.arms).max(axis=2) - 1e-12).all()
+
+
 def test_best_arm_differs_between_conditions_and_links():
     """Else the reference above would compare little."""
     assert len(set(reference_values(world()).argmax(axis=2).ravel().tolist())) > 1
@@ -157,6 +188,9 @@ def test_comparators_equal_a_loop_over_rounds(size):
     assert np.allclose(found.dynamic, [e[0] for e in expected], rtol=0.0, atol=1e-10)
     assert np.allclose(found.clairvoyant, [e[1] for e in expected], rtol=0.0, atol=1e-10)
     assert np.allclose(found.static, [e[2] for e in expected], rtol=0.0, atol=1e-10)
+    rule = reference_bin_values(w, 20)
+    binned = np.cumsum([rule[s, p] for _, s, p in rounds])[at - 1]
+    assert np.allclose(found.binned, binned, rtol=0.0, atol=1e-10)
 
 
 def test_clairvoyant_is_never_below_dynamic():
@@ -208,6 +242,8 @@ def test_trace_of_a_fixed_arm_equals_sums_round_by_round(policy, arm):
         sums["edge_cost"] += price[p].edge_cost[arm.cut]
         sums["offload_cost"] += price[p].offload_cost[arm.cut] if sent else 0.0
         sums["regret"] += value[s, p].max() - value[s, p, table]
+        sums["macs"] += sum(PROFILE.segment_macs[: arm.cut]) + sum(PROFILE.head_macs[: arm.cut])
+        sums["bytes"] += PROFILE.payload_bytes[arm.cut] if sent else 0
         sums["offloads"] += sent
         sums["correct"] += guess == w.cache.label[n]
         sums["agreement"] += guess == guesses[-1]
@@ -302,6 +338,7 @@ def test_a_cut_that_can_be_computed_but_not_offloaded(mu):
     value = values(confidence, row, arms)[0, 0]
     kept = 0.7 - mu * 0.25
     assert value == pytest.approx([-math.inf, kept, kept, -math.inf, 0.8 - mu * 0.5])
+    assert bin_values(confidence, row, 2)[0, 0] == pytest.approx(max(kept, 0.8 - mu * 0.5))
     w = world().arrays(CONDITIONS[:1], LINKS[:1])._replace(confidence=confidence, quotes=row)
     reward = realised(w, arms, Block(*np.array([[0, 1], [0, 0], [0, 0]])))
     assert reward[0] == pytest.approx([-math.inf, 0.6 - mu * 0.25, 0.6 - mu * 0.25, -math.inf, 0.9 - mu * 0.5])

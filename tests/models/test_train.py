@@ -81,7 +81,7 @@ def finished(tmp_path_factory):
 
 def test_killed_run_resumes_to_the_same_bits(finished, tmp_path):
     checkpoint = tmp_path / "checkpoint.safetensors"
-    ended = subprocess.run([sys.executable, __file__, str(checkpoint)], capture_output=True, timeout=120, check=False)
+    ended = subprocess.run([sys.executable, __file__, str(checkpoint)], capture_output=True, timeout=600, check=False)
     assert ended.returncode == -signal.SIGKILL, ended.stderr.decode()
     assert read_tensors(checkpoint, CHECKPOINT)[1]["epoch"] == 1
     seen = []

@@ -1,0 +1,49 @@
+"""The README's table is the one that `make demo` prints: played again and compared number by number."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+
+def rows(text):
+    """Policy rows of the Markdown tables: (world, policy) -> numbers in the row."""
+    found, world = {}, ""
+    for line in text.splitlines():
+        if match := re.match(r"World `(\w+)`:", line):
+            world = match[1]
+        elif world and (match := re.match(r"\| (\w+) \| (.*) \|$", line)) and match[1] != "policy":
+            found[world, match[1]] = [float(x) for x in re.findall(r"-?\d+\.?\d*", match[2])]
+    return found
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("demo")
+    command = [sys.executable, "-m", "offramp.experiments.cli", "compare", "world=both", f"folder={folder}"]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return rows((folder / "table.md").read_text(encoding="utf-8"))
+
+
+def test_the_table_is_what_the_demo_prints(demo):
+    """Another processor's logarithm may turn a close choice, so the last digit may differ by its interval."""
+    readme = rows((ROOT / "README.md").read_text(encoding="utf-8"))
+    assert readme.keys() == demo.keys()
+    assert len(readme) == 2 * 11
+    for key, numbers in readme.items():
+        assert len(numbers) == len(demo[key]), key
+        for mean, half, again in zip(numbers[::2], numbers[1::2], demo[key][::2], strict=True):
+            assert again == pytest.approx(mean, abs=max(2 * half, 0.11), rel=0.005), key
+
+
+def test_the_picture_and_the_links_exist():
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    targets = re.findall(r"\]\((?!http)([^)#]+)", text)
+    assert targets
+    for target in targets:
+        assert (ROOT / target).exists(), target
