@@ -85,7 +85,8 @@ class Arms:
         if missing:
             arm = min(missing, key=lambda a: (a.cut, a.threshold))
             here = sorted({a.threshold for a in self.table if a.cut == arm.cut})
-            raise ValueError(f"{arm} is not in the table of arms; thresholds offered at cut {arm.cut} are {here}")
+            offered = f"thresholds offered at cut {arm.cut} are {here}" if here else f"it has no arm at cut {arm.cut}"
+            raise ValueError(f"{arm} is not in the table of arms: {offered}")
         if not asked:
             raise ValueError("the policy plays none of the arms in the table")
         return np.array([(i, a.cut, a.threshold) for i, a in enumerate(self.table) if a in asked])

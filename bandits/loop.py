@@ -103,10 +103,9 @@ def score(
     totals[REGRET] += gap[condition, price, arm]
     totals[OFFLOADS] += seen[OFFLOADED]
     totals[AUDITS] += seen[AUDITED]
-    if guess == label[sample]:
-        totals[CORRECT] += 1.0
-    if guess == prediction[condition, sample, int(row[EXITS]) - 1]:
-        totals[AGREEMENT] += 1.0
+    final = prediction[condition, sample, int(row[EXITS]) - 1]
+    totals[CORRECT] += 1.0 if guess == label[sample] else 0.0
+    totals[AGREEMENT] += 1.0 if guess == final else 0.0
     totals[MACS] += work[0, depth(row, seen)]
     totals[BYTES] += (seen[OFFLOADED] + seen[AUDITED]) * work[1, int(row[CUT])]
     totals[len(FIELDS) + arm] += 1.0

@@ -13,7 +13,7 @@
 #include <math.h>
 #include <stdint.h>
 
-enum { REWARD, EDGE, OFFLOAD, REGRET, OFFLOADS, AUDITS, CORRECT, AGREEMENT, FIELDS };
+enum { REWARD, EDGE, OFFLOAD, REGRET, OFFLOADS, AUDITS, CORRECT, AGREEMENT, MACS, BYTES, FIELDS };
 enum { MU = 1, COSTS = 9 }; /* where a row of quotes keeps mu, and the L + 1 edge costs that L + 1 offload costs follow */
 enum { MOST_ARMS = 128, MOST_EXITS = 32 };
 
@@ -26,6 +26,7 @@ typedef struct {
     const int16_t *label; /* (N,) */
     const double *quotes; /* (P, width) */
     const double *gap; /* (S, P, A) */
+    const double *work; /* (2, L + 1) multiply-accumulates up to each cut, bytes sent from there */
     const double *threshold; /* (K,) */
     const int64_t *cut, *index; /* (K,) the cut, and the place in the table of A arms */
     const int64_t *at; /* (R,) checkpoints */
@@ -87,7 +88,7 @@ static inline __attribute__((always_inline)) void play(
     Observation seen;
     const int64_t L = w->exits, columns = FIELDS + w->table;
     double *totals = w->totals;
-    int64_t kept = 0;
+    int64_t kept = 0, correct = 0, agreement = 0, offloads = 0;
     for (int64_t t = 0; t < rounds; t++) {
         const int64_t s = sample[t], c = condition[t], p = price[t], at = (c * w->samples + s) * L;
         const double *quote = w->quotes + p * w->width;
@@ -106,16 +107,20 @@ static inline __attribute__((always_inline)) void play(
         totals[EDGE] += edge;
         totals[OFFLOAD] += offload;
         totals[REGRET] += w->gap[(c * w->prices + p) * w->table + arm];
-        totals[OFFLOADS] += seen.offloaded;
-        totals[CORRECT] += guess == w->label[s];
-        totals[AGREEMENT] += guess == w->prediction[at + L - 1];
+        offloads += seen.offloaded;
+        correct += guess == w->label[s];
+        agreement += guess == w->prediction[at + L - 1];
+        totals[MACS] += w->work[cut];
+        totals[BYTES] += seen.offloaded * w->work[L + 1 + cut];
         totals[FIELDS + arm] += 1.0;
         if (kept < w->checkpoints && t + 1 == w->at[kept]) {
+            totals[OFFLOADS] = offloads, totals[CORRECT] = correct, totals[AGREEMENT] = agreement;
             for (int64_t f = 0; f < columns; f++)
                 w->kept[kept * columns + f] = totals[f];
             kept++;
         }
     }
+    totals[OFFLOADS] = offloads, totals[CORRECT] = correct, totals[AGREEMENT] = agreement;
 }
 
 void ucb1(const World *w, int64_t rounds, const int64_t *sample, const int64_t *condition, const int64_t *price) {

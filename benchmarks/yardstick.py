@@ -4,6 +4,7 @@ import ctypes
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -19,20 +20,10 @@ from offramp.environments.trace import checkpoints
 
 SOURCE = Path(__file__).with_name("ucb1.c")
 FLAGS = ("-O3", "-march=native", "-ffp-contract=off", "-shared", "-fPIC")
+MOST_ARMS, MOST_EXITS = 128, 32  # as in ucb1.c
 _COUNTS = ("arms", "exits", "samples", "prices", "width", "table", "checkpoints")
-_POINTERS = (
-    "confidence",
-    "prediction",
-    "label",
-    "quotes",
-    "gap",
-    "threshold",
-    "cut",
-    "index",
-    "at",
-    "totals",
-    "kept",
-)
+_FACTS = ("confidence", "prediction", "label", "quotes", "gap", "work")
+_POINTERS = (*_FACTS, "threshold", "cut", "index", "at", "totals", "kept")
 
 
 class _World(ctypes.Structure):
@@ -98,6 +89,8 @@ class Yardstick:
     ) -> None:
         if arrays.options[1:].any():
             raise ValueError("the yardstick knows worlds whose cloud returns the last confidence alone")
+        if len(part) > MOST_ARMS or arrays.confidence.shape[2] > MOST_EXITS:
+            raise ValueError(f"the yardstick has room for {MOST_ARMS} arms and {MOST_EXITS} exits")
         self._run = library(contract)[name]
         self._run.restype = None
         self._table = len(arms)
@@ -113,11 +106,25 @@ class Yardstick:
         width = len(FIELDS) + self._table
         sums = Sums(np.zeros(width), np.zeros((len(at), width)))
         counts = (len(self._cut), a.confidence.shape[2], a.confidence.shape[1], *a.quotes.shape, self._table, len(at))
-        held = (a.confidence, a.prediction, a.label, a.quotes, a.gap, self._threshold, self._cut, self._index, at)
-        world = _World(
-            *counts, self._beta, int(a.options[PREFIX]), *(x.ctypes.data for x in (*held, sums.totals, sums.kept))
-        )
+        held = [getattr(a, name) for name in _FACTS]
+        held += [self._threshold, self._cut, self._index, at, sums.totals, sums.kept]
+        world = _World(*counts, self._beta, int(a.options[PREFIX]), *(x.ctypes.data for x in held))
         rounds = (np.ascontiguousarray(part, dtype=np.int64) for part in block)
         pointers = [(x, ctypes.c_void_p(x.ctypes.data)) for x in rounds]
         self._run(ctypes.byref(world), ctypes.c_int64(len(block.sample)), *(p for _, p in pointers))
         return sums
+
+
+def textbook(arms: int, rounds: int, rows: int = 10_000) -> Callable[[], None]:
+    """UCB1 in C as the textbook prints it, on a matrix of rewards (rows, arms); a run to be timed."""
+    reward = np.random.default_rng(0).random((rows, arms)) * np.linspace(0.5, 1.0, arms)
+    pulls, total = np.zeros(arms), np.zeros(arms)
+    sizes = [ctypes.c_int64(n) for n in (rounds, arms, rows)]
+    found = library()["ucb1_textbook"]
+    found.restype = None
+
+    def run() -> None:
+        pulls[:] = total[:] = 0.0
+        found(*sizes, *(ctypes.c_void_p(a.ctypes.data) for a in (reward, pulls, total)))
+
+    return run

@@ -62,8 +62,7 @@ def _priced(mu: FloatArray, cost: FloatArray) -> FloatArray:
 def gaps(confidence: FloatArray, quotes: FloatArray, arms: Arms) -> FloatArray:
     """Pseudo-regret of each arm under each (condition, price) against the best arm of the table, (S, P, A)."""
     value = values(confidence, quotes, arms)
-    gap: FloatArray = value.max(axis=2, keepdims=True) - value
-    return gap
+    return np.ascontiguousarray(value.max(axis=2, keepdims=True) - value)
 
 
 def bin_values(confidence: FloatArray, quotes: FloatArray, exits: int, bins: int = 20) -> FloatArray:

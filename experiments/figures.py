@@ -87,7 +87,7 @@ def strip(played: Played, places: int = 800) -> tuple[npt.NDArray[np.int64], npt
 def regret(played: Played) -> Figure:
     """Cumulative dynamic pseudo-regret of every policy, mean and 95 % band over seeds."""
     with plt.rc_context(STYLE):
-        figure, axes = plt.subplots(figsize=(9, 4.6))
+        figure, axes = plt.subplots(figsize=(11, 4.6))
         palette = colours(played)
         order = sorted(played.traces, key=lambda p: float(np.mean([t.sums["regret"][-1] for t in played.traces[p]])))
         last = {p: float(np.mean([t.sums["regret"][-1] for t in played.traces[p]])) for p in order}
@@ -110,7 +110,7 @@ def regret(played: Played) -> Figure:
 def front(played: Played) -> Figure:
     """Mean cost against accuracy, with 95 % intervals both ways."""
     with plt.rc_context(STYLE):
-        figure, axes = plt.subplots(figsize=(9, 4.6))
+        figure, axes = plt.subplots(figsize=(11, 4.6))
         palette = colours(played)
         for policy, traces in played.traces.items():
             cost = interval([float(t.cost[-1] / t.rounds[-1]) for t in traces])
@@ -140,18 +140,20 @@ def choices(played: Played, policy: str) -> Figure:
     edges = np.concatenate([[0], even])
     with plt.rc_context(STYLE | {"axes.grid": False}):
         figure, (top, middle, low) = plt.subplots(
-            3, 1, figsize=(9, 6.2), sharex=True, gridspec_kw={"height_ratios": (3, 2, 1.1)}
+            3, 1, figsize=(11, 6.2), sharex=True, gridspec_kw={"height_ratios": (3, 2, 1.1)}
         )
         ramp = plt.get_cmap("viridis")(np.linspace(0.05, 0.95, played.arms.exits + 1))
         used = [c for c in range(played.arms.exits + 1) if (cuts == c).any()]
-        layers = [share[:, cuts == c].sum(axis=1) for c in used]
-        top.stackplot(even, layers, colors=[ramp[c] for c in used], step="pre", labels=[_cut(c, played) for c in used])
+        layers = [share[np.r_[0, : len(share)]][:, cuts == c].sum(axis=1) for c in used]
+        top.stackplot(edges, layers, colors=[ramp[c] for c in used], step="pre", labels=[_cut(c, played) for c in used])
         top.set(ylabel="share of rounds by split", ylim=(0, 1))
         top.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False, title="the edge computes up to")
         own = (cuts > 0) & (cuts < played.arms.exits)
         ladder = sorted(set(levels[own]))
         grid = np.array([share[:, own & (levels == x)].sum(axis=1) for x in ladder])
-        mesh = middle.pcolormesh(edges, np.arange(len(ladder) + 1), grid, cmap="Greys", vmin=0.0, vmax=1.0)
+        mesh = middle.pcolormesh(
+            edges, np.arange(len(ladder) + 1), grid, cmap="Greys", vmin=0.0, vmax=1.0, rasterized=True
+        )
         middle.set_yticks(np.arange(len(ladder)) + 0.5, [_level(x) for x in ladder], fontsize=8)
         middle.set_ylabel("threshold")
         figure.colorbar(mesh, ax=middle, label="share of rounds", aspect=12)
@@ -165,9 +167,9 @@ def _cut(cut: int, played: Played) -> str:
 
 def _arm(arm: Arm) -> str:
     if arm.cut == 0:
-        return "input"
+        return "send"
     at = {-np.inf: "", np.inf: " offload"}.get(arm.threshold, f" ≥ {arm.threshold:g}")
-    return f"{arm.cut}{at}"
+    return f"exit {arm.cut}{at}"
 
 
 def _level(threshold: float) -> str:
@@ -180,18 +182,18 @@ def _draw_strip(axes: Axes, played: Played) -> None:
     different = list(dict.fromkeys(names))
     number = np.array([different.index(n) for n in names])[condition]
     x = np.linspace(0, played.horizon, len(condition) + 1)
-    axes.pcolormesh(x, [0, 1], number[None, :], cmap="Pastel1", vmin=0, vmax=8)
+    axes.pcolormesh(x, [0, 1], number[None, :], cmap="Pastel1", vmin=0, vmax=8, rasterized=True)
     axes.set(yticks=[], xlabel="round", xlim=(0, played.horizon))
     starts = np.flatnonzero(np.diff(number, prepend=-1) | np.diff(link, prepend=-1))
     if len(starts) <= 24:
         for start, end in zip(starts, [*starts[1:], len(number)], strict=True):
             arm = played.arms[int(played.best[condition[start], link[start]])]
-            text = f"{different[number[start]]}\nlink ×{played.stream.links[link[start]]:g}\nbest: {_arm(arm)}"
+            text = f"{different[number[start]]}\nlink ×{played.stream.links[link[start]]:g}\n{_arm(arm)}"
             axes.text((x[start] + x[end]) / 2, 0.5, text, ha="center", va="center", fontsize=7.5)
     else:
         handles = [plt.Rectangle((0, 0), 1, 1, color=plt.get_cmap("Pastel1")(i / 8)) for i in range(len(different))]
         axes.legend(handles, different, loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False, fontsize=8)
-    axes.set_ylabel("stream", rotation=0, ha="right", va="center")
+    axes.set_ylabel("distortion\nlink\nbest arm", rotation=0, ha="right", va="center")
 
 
 def exits(cache: ConfidenceCache) -> Figure:

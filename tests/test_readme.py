@@ -1,4 +1,4 @@
-"""The README's table is the one that `make demo` prints: played again and compared number by number."""
+"""README and CONTRIBUTING say what is so: the table is played again, the policy from outside is run, links exist."""
 
 import re
 import subprocess
@@ -16,6 +16,8 @@ def rows(text):
     for line in text.splitlines():
         if match := re.match(r"World `(\w+)`:", line):
             world = match[1]
+        elif line.startswith("## "):
+            world = ""
         elif world and (match := re.match(r"\| (\w+) \| (.*) \|$", line)) and match[1] != "policy":
             found[world, match[1]] = [float(x) for x in re.findall(r"-?\d+\.?\d*", match[2])]
     return found
@@ -47,3 +49,13 @@ def test_the_picture_and_the_links_exist():
     assert targets
     for target in targets:
         assert (ROOT / target).exists(), target
+
+
+def test_a_policy_in_a_file_outside_the_repository(tmp_path):
+    """The example of CONTRIBUTING.md, saved and run as it says there."""
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    (tmp_path / "test_deepest.py").write_text(re.findall(r"```python\n(.*?)```", text, re.DOTALL)[0])
+    command = [sys.executable, "-m", "pytest", "-q", "test_deepest.py"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
+    assert int(re.findall(r"(\d+) passed", done.stdout)[0]) >= 14

@@ -9,8 +9,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from safetensors.numpy import load, save
 
 from offramp.bandits import Profile
@@ -295,8 +293,7 @@ def test_file_of_another_program():
 
 def test_truncated_at_every_length():
     raw = valid_file()
-    for length in range(len(raw)):
-        refused(raw[:length])
+    assert all(refused(raw[:length]) for length in range(len(raw)))
 
 
 def test_wrong_hash_names_both():
@@ -332,7 +329,7 @@ def test_every_bit_counts():
     for at in range(0, len(raw) * 8, 3):
         changed = bytearray(raw)
         changed[at // 8] ^= 1 << at % 8
-        refused(bytes(changed))
+        assert refused(bytes(changed))
 
 
 @pytest.mark.parametrize(
@@ -370,91 +367,3 @@ def test_missing_and_foreign_arrays():
     assert "float64" in refused(sealed({**tensors, "label": tensors["label"].astype(np.float64)}, meta))
     assert "'more'" in refused(sealed({**tensors, "more": np.zeros(2)}, meta))
     assert "holds ['extra'" in refused(sealed(tensors, {**meta, "extra": "1"}))
-
-
-def flip_bits(draw, raw):
-    changed = bytearray(raw)
-    for at in draw(st.lists(st.integers(0, 8 * len(raw) - 1), min_size=1, max_size=8)):
-        changed[at // 8] ^= 1 << at % 8
-    return changed
-
-
-def overwrite(draw, raw):
-    changed = bytearray(raw)
-    changed[draw(st.integers(0, len(raw) - 1))] = draw(st.integers(0, 255))
-    return changed
-
-
-def place(draw, raw):
-    start = draw(st.integers(0, len(raw) - 1))
-    return start, min(len(raw), start + draw(st.integers(1, 64)))
-
-
-def delete(draw, raw):
-    start, stop = place(draw, raw)
-    return raw[:start] + raw[stop:]
-
-
-def insert(draw, raw):
-    start, _ = place(draw, raw)
-    return raw[:start] + draw(st.binary(min_size=1, max_size=64)) + raw[start:]
-
-
-def truncate(draw, raw):
-    return raw[: draw(st.integers(0, len(raw)))]
-
-
-def duplicate(draw, raw):
-    start, stop = place(draw, raw)
-    return raw[:stop] + raw[start:]
-
-
-def swap(draw, raw):
-    (a, b), (c, d) = sorted([place(draw, raw), place(draw, raw)])
-    b = min(b, c)
-    return raw[:a] + raw[c:d] + raw[b:c] + raw[a:b] + raw[d:]
-
-
-def header_end(raw):
-    return min(len(raw), 8 + int.from_bytes(raw[:8], "little"))
-
-
-def change_digits(draw, raw):
-    changed = bytearray(raw)
-    digits = [i for i in range(8, header_end(raw)) if chr(raw[i]).isdigit()] or [8]
-    for at in draw(st.lists(st.sampled_from(digits), min_size=1, max_size=4)):
-        changed[at] = ord(draw(st.sampled_from("0123456789")))
-    return changed
-
-
-def change_length(draw, raw):
-    return draw(st.integers(0, 2**64 - 1)).to_bytes(8, "little") + raw[8:]
-
-
-def respell(draw, raw):
-    """Insert JSON's own signs into the header, and correct its length."""
-    at = draw(st.integers(8, header_end(raw)))
-    signs = draw(st.sampled_from(SIGNS))
-    return (header_end(raw) - 8 + len(signs)).to_bytes(8, "little") + raw[8:at] + signs + raw[at:]
-
-
-SIGNS = (b" ", b"\n", b"[" * 3000, b"9" * 5000, b'"', b"\\ud800", b"{}", b",", b"\x00", b"1e999")
-WAYS = (flip_bits, overwrite, delete, insert, truncate, duplicate, swap, change_digits, change_length, respell)
-
-
-@st.composite
-def corruptions(draw):
-    changed = valid_file()
-    for way in draw(st.lists(st.sampled_from(WAYS), min_size=1, max_size=2)):
-        changed = bytes(way(draw, changed)) if len(changed) > 8 else changed
-    return changed
-
-
-@settings(max_examples=800, deadline=None, database=None)
-@given(changed=corruptions())
-def test_no_corruption_is_accepted(changed):
-    if changed == valid_file():
-        assert ConfidenceCache._parse(changed, "file here").conditions == made().conditions
-    else:
-        with pytest.raises(CacheError):
-            ConfidenceCache._parse(changed, "file here")

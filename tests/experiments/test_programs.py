@@ -67,7 +67,10 @@ def test_compare_writes_its_run_folder(run_folder):
 
 def test_report_is_one_page_that_holds_everything(run_folder):
     page = (run_folder[0] / "report.html").read_text(encoding="utf-8")
-    assert page.count("<svg") == 2 * 5 + 2
+    drawn = {path.stem for path in (run_folder[0] / "figures").glob("*.svg")}
+    assert page.count("<svg") == len(drawn)
+    assert {f"{world}-{name}" for world in ("default", "isplitee") for name in ("regret", "front", "isplitee")} < drawn
+    assert {"exits", "samples"} < drawn
     assert "http" not in page.replace("http://www.w3.org/", "")
     assert "src=" not in page
     for text in (
