@@ -1,7 +1,7 @@
 """Decides and values: policies under one contract, the engine that serves them, and the loop that plays them.
 
 A `Quote` (prices, known before acting) goes in, a `Decision` (cut and thresholds) comes out, and an `Observation` (the
-confidences that it revealed) comes back.  No label exists on this floor.
+confidences that it revealed) comes back.  No label reaches a policy: only the scorer of the loop reads one.
 """
 
 from offramp.bandits.adaee import AdaEE

@@ -8,7 +8,7 @@ from offramp.bandits.kernel import compiled, kernel
 from offramp.bandits.loop import Block, Record, World, guarded_select, guarded_step, guarded_update, loop
 from offramp.bandits.policy import Kernels, positive
 from offramp.bandits.rows import CONFIDENCE, COSTS, CUT, EXITS, MU, OFFLOADED, PLAY, FloatArray
-from offramp.bandits.state import ARMS, FREE, HEADER, T, choose, own, pack
+from offramp.bandits.state import ARMS, FADED, FREE, HEADER, T, choose, own, pack
 from offramp.bandits.ucb1 import coldest
 
 PARAMETERS, COLUMNS = 4, 5
@@ -55,6 +55,8 @@ def update(state: FloatArray, decision: FloatArray, observation: FloatArray) -> 
     """Learn the gain of the played threshold and, on request, of every lower one: their outcome is known too."""
     arms, free, play = int(state[ARMS]), int(state[FREE]), int(decision[PLAY])
     confidence = observation[CONFIDENCE + int(decision[CUT]) - 1]
+    if not confidence >= 0.0:  # the exit's own confidence was lost: nothing can be told about any threshold
+        return
     gain = 0.0
     if observation[OFFLOADED] == 1.0:
         gain = observation[CONFIDENCE + int(decision[EXITS]) - 1] - confidence
@@ -79,7 +81,7 @@ def forget(state: FloatArray, factor: float) -> None:
     state[T] *= factor
     for a in range(int(state[ARMS])):
         if state[pulls + a] > 0.0:
-            state[pulls + a] *= factor
+            state[pulls + a] = max(state[pulls + a] * factor, FADED)
             state[root + a] = 1.0 / math.sqrt(state[pulls + a])
 
 

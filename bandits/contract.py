@@ -23,8 +23,8 @@ class Quote:
     edge_cost
         Cost of computing on the edge up to each cut 0..L, heads and router included; (L + 1,), finite, >= 0.
     offload_cost
-        Cost of sending the rest to the cloud from each cut; (L + 1,), >= 0.  The last must be 0; +inf says that a cut
-        is not offered (a world that may not send the input quotes +inf at cut 0).
+        Cost of sending the rest to the cloud from each cut; (L + 1,), >= 0.  The last must be 0.  +inf keeps learners
+        from arms that have offloaded before; what must never be sent (the input, say) is left out of the table of arms.
     mu
         Reward lost per unit of cost, in confidence per cost unit, finite, >= 0.
 
@@ -54,6 +54,7 @@ class Quote:
             )
         exits = len(edge) - 1
         self.row = np.zeros(rows.context_at(exits))
+        self.row[rows.thresholds_at(exits) :] = math.inf
         self.row[rows.EXITS] = exits
         self.row[rows.MU] = mu
         self.row[rows.COSTS : rows.COSTS + exits + 1] = edge
@@ -157,7 +158,7 @@ class Decision:
         quote = Quote.__new__(Quote)
         quote.row = self.row[: rows.context_at(self.exits)].copy()
         quote.row[rows.ARM : rows.COSTS] = 0.0
-        quote.row[rows.thresholds_at(self.exits) :] = 0.0
+        quote.row[rows.thresholds_at(self.exits) :] = math.inf
         return quote
 
     @property
@@ -185,7 +186,7 @@ class Observation:
     prediction
         Class of each exit, -1 = not revealed; (L,).  None: no predictions.
     edge_cost, offload_cost
-        Costs as measured, in the quote's unit; nan = as quoted.
+        Costs as measured, in the quote's unit, >= 0; nan = as quoted.  They are for the record: no policy reads them.
 
     Notes
     -----
@@ -269,12 +270,20 @@ def explain(flag: int, row: FloatArray, exits: int) -> str:
         return f"context feature {at - rows.context_at(exits)} is {value}, allowed is a finite number"
     if code == rows.VALUE:
         return f"confidence of exit {at - rows.CONFIDENCE + 1} is {value}, allowed is [0, 1], or nan where not revealed"
+    if code == rows.FOREIGN:
+        return "the decision was not made by this engine: its arm is none that this policy plays"
+    if code == rows.KIND and at in (rows.EDGE_PAID, rows.OFFLOAD_PAID):
+        return f"{('edge_cost', 'offload_cost')[at - rows.EDGE_PAID]} is {value}, allowed is a number >= 0, or nan"
+    if code == rows.KIND and at == rows.AUDITED and row[at] == 1.0:
+        return "audited is 1, allowed is 0: the decision asked for no audit"
     if code == rows.KIND and at == rows.OFFLOADED:
         return (
             f"offloaded is {value:g} with answered_at {row[0]:g}: the cloud answers at exit {exits} and without audit"
         )
     if code == rows.KIND:
         return f"field {('answered_at', 'offloaded', 'audited')[at]} is {value}, allowed is 0 or 1"
+    if at == 2:
+        return "offloaded is 1, but an exit up to the cut was sure enough to answer by this decision"
     if at == 0:
         return f"answered_at is {row[0]}, allowed is a whole number in 1..{exits}"
     return (

@@ -28,7 +28,7 @@ class _Stream:
         self.state = state
         self.rng = rng
         self.next = 0
-        self.pending: dict[int, None] = {}
+        self.pending: dict[int, float] = {}  # id -> arm, so that a decision from elsewhere is not taken for this one
 
 
 class Engine:
@@ -107,7 +107,9 @@ class Engine:
         if stream in self._streams:
             raise ValueError(f"stream {stream!r} is open already")
         state = self.policy.initial(self.arms, self.features) if like is None else self._stream(like).state.copy()
-        rng = np.random.default_rng([self.seed, *stream.encode()] if stream != DEFAULT else self.seed)
+        name = stream.encode()
+        key = (len(name), *name) if stream != DEFAULT else ()
+        rng = np.random.default_rng(np.random.SeedSequence(self.seed, spawn_key=key))
         state[CURSOR] = state[UNIFORMS]  # a stream never uses up another's random numbers
         self._streams[stream] = _Stream(state, rng)
 
@@ -132,7 +134,7 @@ class Engine:
 
         """
         mine = self._streams.get(stream) or self._stream(stream)
-        row = quote.row.copy() if context is None else np.append(quote.row, context)
+        row = quote.row.copy() if context is None else self._given(quote, context)
         flag = self._decide(mine.state, row)
         if flag:
             if flag != rows.REFILL:
@@ -158,6 +160,7 @@ class Engine:
         mine = self._streams.get(decision.stream) or self._stream(decision.stream)
         if decision.id not in mine.pending:
             return False
+        self._check_origin(mine, decision)
         flag = self._learn(mine.state, decision.row, observation.row)
         if flag:
             raise ContractError(self._explain(flag, observation.row))
@@ -180,7 +183,8 @@ class Engine:
         mine = self._streams.get(decision.stream) or self._stream(decision.stream)
         if decision.id not in mine.pending:
             return self.decide(quote, context, stream=decision.stream)
-        row = quote.row.copy() if context is None else np.append(quote.row, context)
+        self._check_origin(mine, decision)
+        row = quote.row.copy() if context is None else self._given(quote, context)
         flag = self._step(mine.state, decision.row, observation.row, row)
         if flag > 0:
             raise ContractError(self._explain(flag, observation.row))
@@ -225,6 +229,7 @@ class Engine:
         return {
             "schema": SCHEMA,
             "policy": repr(self.policy),
+            "seed": self.seed,
             "arms": self.arms,
             "features": self.features,
             "streams": {
@@ -232,7 +237,7 @@ class Engine:
                     "state": s.state.copy(),
                     "random": s.rng.bit_generator.state,
                     "next": s.next,
-                    "pending": list(s.pending),
+                    "pending": dict(s.pending),
                 }
                 for name, s in self._streams.items()
             },
@@ -252,18 +257,35 @@ class Engine:
             if snapshot.get(field) != value:
                 raise ValueError(f"the snapshot's {field} is {snapshot.get(field)!r}, allowed is {value!r}")
         streams = {}
+        fresh = self.policy.initial(self.arms, self.features)
         for name, kept in snapshot["streams"].items():
+            if kept["state"].shape != fresh.shape or (kept["state"][1:CURSOR] != fresh[1:CURSOR]).any():
+                raise ValueError(f"the snapshot's state of stream {name!r} has another layout than this policy's")
             rng = np.random.default_rng()
             rng.bit_generator.state = kept["random"]
             streams[name] = stream = _Stream(kept["state"].copy(), rng)
             stream.next = kept["next"]
-            stream.pending = dict.fromkeys(kept["pending"])
+            stream.pending = dict(kept["pending"])
         self._streams = streams
+        self.seed = snapshot["seed"]
+
+    def _given(self, quote: Quote, context: Sequence[float] | FloatArray) -> FloatArray:
+        try:
+            return np.append(quote.row, np.asarray(context, dtype=np.float64))
+        except (TypeError, ValueError) as error:
+            raise ContractError(f"context is {context!r}, allowed are {self.features} finite numbers") from error
+
+    def _check_origin(self, mine: _Stream, decision: Decision) -> None:
+        if mine.pending[decision.id] != decision.row[rows.ARM]:
+            raise ContractError(
+                f"decision {decision.id} plays arm {decision.arm}, but arm {mine.pending[decision.id]:g} is open under "
+                f"this id in stream {decision.stream!r}: it was made by another engine, or before a restore"
+            )
 
     def _open(self, mine: _Stream, row: FloatArray, stream: str) -> Decision:
         id = mine.next
         mine.next = id + 1
-        mine.pending[id] = None
+        mine.pending[id] = float(row[rows.ARM])
         if len(mine.pending) > self.open_decisions:
             del mine.pending[next(iter(mine.pending))]
         return Decision(row, id, stream)

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from typing import ClassVar
 
 from offramp.bandits.arms import Arm, Arms
 from offramp.bandits.kernel import compiled, kernel
@@ -60,6 +61,8 @@ class Fixed:
     cut: int
     threshold: float
 
+    answer_only: ClassVar[bool] = True
+
     @property
     def kernels(self) -> Kernels:
         """The functions of this file."""
@@ -77,6 +80,8 @@ class Fixed:
 @dataclass(frozen=True, kw_only=True)
 class FinalExit:
     """The whole network on the edge, every time: what cost and accuracy are measured against."""
+
+    answer_only: ClassVar[bool] = True
 
     @property
     def kernels(self) -> Kernels:
@@ -102,6 +107,8 @@ class OffloadFirst:
 
     """
 
+    answer_only: ClassVar[bool] = True
+
     @property
     def kernels(self) -> Kernels:
         """The functions of this file."""
@@ -119,6 +126,8 @@ class OffloadFirst:
 @dataclass(frozen=True, kw_only=True)
 class SendInput:
     """The image itself to the cloud, every time; only in a world that allows it."""
+
+    answer_only: ClassVar[bool] = True
 
     @property
     def kernels(self) -> Kernels:

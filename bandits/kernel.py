@@ -29,17 +29,25 @@ def _cache_folder() -> Path | None:
     for source in sorted(Path(__file__).parent.glob("*.py")):
         digest.update(source.read_bytes())
     chosen = os.environ.get("NUMBA_CACHE_DIR") or os.environ.get("XDG_CACHE_HOME")
-    folder = (Path(chosen) if chosen else Path.home() / ".cache") / "offramp" / digest.hexdigest()[:16]
     try:
+        folder = (Path(chosen) if chosen else Path.home() / ".cache") / "offramp" / digest.hexdigest()[:16]
         folder.mkdir(parents=True, exist_ok=True)
-    except OSError:
+    except (OSError, RuntimeError):  # no place to write, or no home at all
         return None
     return folder if os.access(folder, os.W_OK) else None
 
 
+def whole(x: float) -> int:
+    """A number in 0..2^31 - 1 as an index; compiled code then spares the test for negative indices."""
+    return int(x)
+
+
 try:
     import numba
-    from numba.extending import register_jitable
+    from llvmlite import ir
+    from numba import types
+    from numba.core.compiler import Compiler
+    from numba.extending import intrinsic, overload, register_jitable
 except ImportError:  # the core runs without Numba
     HAVE_NUMBA = False
 
@@ -57,7 +65,29 @@ except ImportError:  # the core runs without Numba
 
 else:
     HAVE_NUMBA = True
-    OPTIONS: dict[str, Any] = {"error_model": "numpy", "nogil": True, "_nrt": False}
+
+    @intrinsic  # type: ignore[untyped-decorator]
+    def _compiled_whole(typing: Any, x: Any) -> Any:
+        def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            i32, i64 = ir.IntType(32), ir.IntType(64)
+            (given,) = arguments
+            low = builder.fptosi(given, i32) if isinstance(x, types.Float) else builder.trunc(given, i32)
+            return builder.zext(low, i64)
+
+        return types.int64(x), code
+
+    @overload(whole, inline="always")
+    def _whole(x):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202  (Numba compares signatures)
+        return lambda x: _compiled_whole(x)
+
+    class _Apart(Compiler):  # type: ignore[misc]
+        """Numba's own compiler, told that no two arguments share memory."""
+
+        def define_pipelines(self) -> Any:
+            self.state.flags.noalias = True
+            return super().define_pipelines()
+
+    OPTIONS: dict[str, Any] = {"pipeline_class": _Apart, "error_model": "numpy", "nogil": True, "_nrt": False}
     _FOLDER = _cache_folder()
 
     def kernel(function: F) -> F:

@@ -1,12 +1,13 @@
 """The one loop that plays a policy against plain arrays, and the checked single steps that an engine takes."""
 
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from offramp.bandits.kernel import kernel
+from offramp.bandits.kernel import kernel, whole
 from offramp.bandits.reveal import answer_confidence, depth, edge_cost, offload_cost, reveal
 from offramp.bandits.rows import (
     ANSWERED_AT,
@@ -14,17 +15,21 @@ from offramp.bandits.rows import (
     AUDITED,
     CUT,
     EXITS,
+    FAULT,
+    FOREIGN,
     MU,
     OFFLOADED,
+    PLAY,
     REFILL,
+    WIDTH,
     FloatArray,
     IntArray,
     check_given,
     check_observation,
     context_at,
 )
+from offramp.bandits.state import ARMS, DRAWS, FEATURES, HEADER, dry
 from offramp.bandits.state import EXITS as STATE_EXITS
-from offramp.bandits.state import FEATURES, dry
 
 Select = Callable[[FloatArray, FloatArray], None]
 Update = Callable[[FloatArray, FloatArray, FloatArray], None]
@@ -79,82 +84,100 @@ class Record(NamedTuple):
 
 @kernel
 def score(
-    confidence: FloatArray,
-    prediction: npt.NDArray[Any],
-    label: npt.NDArray[Any],
+    truth: FloatArray,
+    classes: npt.NDArray[Any],
+    label: int,
     gap: FloatArray,
     work: FloatArray,
-    condition: int,
-    sample: int,
-    price: int,
     row: FloatArray,
     seen: FloatArray,
     totals: FloatArray,
 ) -> None:
     """Add one round to the sums.  Only here is a label read."""
-    at = int(seen[ANSWERED_AT]) - 1
+    at = whole(seen[ANSWERED_AT] - 1.0)
     edge = edge_cost(row, seen)
     offload = offload_cost(row, seen)
-    arm = int(row[ARM])
-    guess = prediction[condition, sample, at]
-    totals[REWARD] += confidence[condition, sample, at] - row[MU] * (edge + offload)
+    arm = whole(row[ARM])
+    guess, final = classes[at], classes[whole(row[EXITS] - 1.0)]
+    totals[REWARD] += truth[at] - row[MU] * (edge + offload)
     totals[EDGE] += edge
     totals[OFFLOAD] += offload
-    totals[REGRET] += gap[condition, price, arm]
+    totals[REGRET] += gap[arm]
     totals[OFFLOADS] += seen[OFFLOADED]
     totals[AUDITS] += seen[AUDITED]
-    final = prediction[condition, sample, int(row[EXITS]) - 1]
-    totals[CORRECT] += 1.0 if guess == label[sample] else 0.0
+    totals[CORRECT] += 1.0 if guess == label else 0.0
     totals[AGREEMENT] += 1.0 if guess == final else 0.0
     totals[MACS] += work[0, depth(row, seen)]
-    totals[BYTES] += (seen[OFFLOADED] + seen[AUDITED]) * work[1, int(row[CUT])]
+    totals[BYTES] += (seen[OFFLOADED] + seen[AUDITED]) * work[1, whole(row[CUT])]
     totals[len(FIELDS) + arm] += 1.0
 
 
 @kernel
-def keep(totals: FloatArray, checkpoints: IntArray, kept: FloatArray, at: IntArray) -> None:
-    """Count one round, and keep the sums if it is a checkpoint."""
-    at[0] += 1
-    k = at[1]
-    if k < checkpoints.shape[0] and at[0] == checkpoints[k]:
-        for f in range(totals.shape[0]):
-            kept[k, f] = totals[f]
-        at[1] += 1
+def due(checkpoints: IntArray, kept: int) -> int:
+    """Round of the next checkpoint, -1 after the last."""
+    return checkpoints[kept] if kept < checkpoints.shape[0] else -1
+
+
+@kernel
+def keep(totals: FloatArray, kept: FloatArray, at: IntArray) -> None:
+    """Keep the sums of a checkpoint."""
+    for f in range(totals.shape[0]):
+        kept[at[1], f] = totals[f]
+    at[1] += 1
 
 
 @kernel
 def loop(select: Select, update: Update, state: FloatArray, world: World, block: Block, record: Record) -> int:
     """Play a block of rounds; returns how many were played before the uniforms ran out."""
-    # Fields are taken out once: a compiled loop counts references at every access to a named tuple (200 ns a round).
     confidence, prediction, label, context, quotes, gap, work, options = world
     samples, conditions, prices = block
     totals, checkpoints, kept, at, row, seen = record
-    exits = confidence.shape[2]
-    width = context_at(exits)
+    width = context_at(confidence.shape[2])
     features = context.shape[2]
-    quoted = -1
-    for i in range(samples.shape[0]):
-        if dry(state):
-            return int(i)
-        sample, condition, price = samples[i], conditions[i], prices[i]
+    rounds, before, stop = samples.shape[0], at[0], due(checkpoints, at[1])
+    quoted, drawing = -1, state[DRAWS] > 0.0
+    for i in range(rounds):
+        if drawing and dry(state):
+            rounds = i
+            break
+        sample, condition, price = whole(samples[i]), whole(conditions[i]), whole(prices[i])
         if price != quoted:  # select leaves the quote in a row as it is
             for k in range(width):
                 row[k] = quotes[price, k]
             quoted = price
-        for k in range(features):
-            row[width + k] = context[condition, sample, k]
+        if features > 0:
+            for k in range(features):
+                row[width + k] = context[condition, sample, k]
         select(state, row)
-        reveal(confidence, prediction, condition, sample, row, options, seen)
+        truth, classes = confidence[condition, sample], prediction[condition, sample]
+        reveal(truth, classes, row, options, seen)
         update(state, row, seen)
-        score(confidence, prediction, label, gap, work, condition, sample, price, row, seen, totals)
-        keep(totals, checkpoints, kept, at)
-    return int(samples.shape[0])
+        score(truth, classes, label[sample], gap[condition, price], work, row, seen, totals)
+        if before + i + 1 == stop:
+            keep(totals, kept, at)
+            stop = due(checkpoints, at[1])
+    at[0] = before + rounds
+    return int(rounds)
+
+
+@kernel
+def check_origin(state: FloatArray, decision: FloatArray) -> int:
+    """0 if this state's policy can have made the decision: a row from elsewhere would be learnt out of bounds."""
+    if decision.shape[0] <= CUT:
+        return FAULT * WIDTH + int(decision.shape[0])
+    arms, play = state[ARMS], decision[PLAY]
+    if not (play >= 0.0 and play < arms and play == math.floor(play)):
+        return FAULT * FOREIGN
+    at = HEADER + int(play)
+    if state[at] != decision[ARM] or state[at + int(arms)] != decision[CUT]:
+        return FAULT * FOREIGN
+    return 0
 
 
 @kernel
 def guarded_select(select: Select, state: FloatArray, row: FloatArray) -> int:
     """Check the quote, then select; 0, `REFILL`, or a flag that says what is wrong."""
-    flag = check_given(row, int(state[STATE_EXITS]), int(state[FEATURES]))
+    flag = check_given(row, whole(state[STATE_EXITS]), whole(state[FEATURES]))
     if flag != 0:
         return flag
     if dry(state):
@@ -165,8 +188,15 @@ def guarded_select(select: Select, state: FloatArray, row: FloatArray) -> int:
 
 @kernel
 def guarded_update(update: Update, state: FloatArray, decision: FloatArray, observation: FloatArray) -> int:
-    """Check the observation, then learn from it unless the answer's confidence was lost; 0 or a flag."""
-    flag = check_observation(decision, observation, int(state[STATE_EXITS]))
+    """Check the observation, then learn from it unless the answer's confidence was lost; 0 or a flag.
+
+    A lost answer teaches nothing.  Cloud answers are lost more often than local ones, so losses favour the edge in what
+    is learnt: a link that loses much calls for the answer to be asked for again.
+    """
+    flag = check_origin(state, decision)
+    if flag != 0:
+        return flag
+    flag = check_observation(decision, observation, whole(state[STATE_EXITS]))
     if flag != 0:
         return flag
     if answer_confidence(observation) >= 0.0:

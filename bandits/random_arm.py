@@ -1,6 +1,7 @@
 """A uniformly random arm each time: the floor under every learner, and an honest logger for off-policy evaluation."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from offramp.bandits.arms import Arm, Arms
 from offramp.bandits.fixed import forget, update
@@ -27,6 +28,8 @@ class RandomArm:
     The "random" baseline of the released SplitEE code draws one arm per run, not per sample.
 
     """
+
+    answer_only: ClassVar[bool] = True
 
     @property
     def kernels(self) -> Kernels:

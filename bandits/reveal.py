@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy.typing as npt
 
-from offramp.bandits.kernel import kernel
+from offramp.bandits.kernel import kernel, whole
 from offramp.bandits.rows import (
     ANSWERED_AT,
     AUDIT,
@@ -24,16 +24,15 @@ from offramp.bandits.rows import (
     thresholds_at,
 )
 
-# World options, the fields of an int64 array of length 3.
-PREFIX, CLOUD_ALL, ORACLE = range(3)
+# World options, the fields of an int64 array.
+OPTIONS = ("prefix", "cloud_all", "oracle", "answer_only")
+PREFIX, CLOUD_ALL, ORACLE, ANSWER_ONLY = range(len(OPTIONS))
 
 
 @kernel
 def reveal(
-    confidence: FloatArray,
-    prediction: npt.NDArray[Any],
-    condition: int,
-    sample: int,
+    truth: FloatArray,
+    classes: npt.NDArray[Any],
     decision: FloatArray,
     options: IntArray,
     observation: FloatArray,
@@ -42,52 +41,57 @@ def reveal(
 
     Parameters
     ----------
-    confidence, prediction
-        The truth, (S, N, L) each.
-    condition, sample
-        Which row of it this is about.
+    truth, classes
+        Confidence and prediction of every exit for this sample, (L,) each.
     decision
         A decision row.
     options
         Are all heads up to the cut evaluated (else only those that may answer, and the cut's own)?  Does the cloud
         return every deeper confidence (else only the last)?  Is everything revealed (replicas of published code)?
+        Is only the answer written down, because the policy reads nothing else?
     observation
-        The observation row to fill.
+        The observation row to fill; one that was filled before, or that says 0 at ANSWERED_AT and nan elsewhere.
 
     """
-    exits = int(decision[EXITS])
-    cut = int(decision[CUT])
-    rule = decision[thresholds_at(exits) : thresholds_at(exits) + exits]
-    seen = observation[CONFIDENCE : CONFIDENCE + exits]
-    guess = observation[CONFIDENCE + exits : CONFIDENCE + 2 * exits]
+    exits = whole(decision[EXITS])
+    cut = whole(decision[CUT])
+    rule = thresholds_at(exits)
     at = 0
     for j in range(cut):
-        if confidence[condition, sample, j] >= rule[j]:
-            at = j + 1
-            break
+        k = whole(cut - 1 - j)
+        at = k + 1 if truth[k] >= decision[rule + k] else at
     offloaded = at == 0
     audited = decision[AUDIT] == 1.0 and not offloaded and cut < exits
     computed = cut if offloaded else at
-    observation[ANSWERED_AT] = exits if offloaded else at
+    answered = exits if offloaded else at
+    if options[ANSWER_ONLY] == 1:
+        last = whole(observation[ANSWERED_AT])
+        if last > 0:
+            observation[CONFIDENCE + last - 1] = math.nan
+    else:
+        everything = options[ORACLE] == 1
+        low = exits if everything else (computed if options[PREFIX] == 1 else 0)
+        high = (cut if options[CLOUD_ALL] == 1 else exits - 1) if offloaded or audited else exits
+        for j in range(exits):
+            if j < low or j >= high or (j < computed and (j == computed - 1 or decision[rule + j] < math.inf)):
+                observation[CONFIDENCE + j] = truth[j]
+                observation[CONFIDENCE + exits + j] = classes[j]
+            else:
+                observation[CONFIDENCE + j] = math.nan
+                observation[CONFIDENCE + exits + j] = -1.0
+    # Fixed fields last: what the loop wrote could, for all the compiler knows, be one of them.
+    observation[CONFIDENCE + answered - 1] = truth[whole(answered - 1)]
+    observation[ANSWERED_AT] = answered
     observation[OFFLOADED] = 1.0 if offloaded else 0.0
     observation[AUDITED] = 1.0 if audited else 0.0
     observation[EDGE_PAID] = math.nan
     observation[OFFLOAD_PAID] = math.nan
-    everything = options[ORACLE] == 1
-    sent = offloaded or audited
-    for j in range(exits):
-        if j < computed:
-            shown = everything or options[PREFIX] == 1 or j == computed - 1 or rule[j] < math.inf
-        else:
-            shown = everything or (sent and (j == exits - 1 or (options[CLOUD_ALL] == 1 and j >= cut)))
-        seen[j] = confidence[condition, sample, j] if shown else math.nan
-        guess[j] = prediction[condition, sample, j] if shown else -1.0
 
 
 @kernel
 def depth(decision: FloatArray, observation: FloatArray) -> int:
     """How far the edge computed: up to the exit that answered, or up to the cut."""
-    return int(decision[CUT]) if observation[OFFLOADED] == 1.0 else int(observation[ANSWERED_AT])
+    return whole(decision[CUT]) if observation[OFFLOADED] == 1.0 else whole(observation[ANSWERED_AT])
 
 
 @kernel
@@ -99,15 +103,14 @@ def edge_cost(decision: FloatArray, observation: FloatArray) -> float:
 @kernel
 def offload_cost(decision: FloatArray, observation: FloatArray) -> float:
     """What the transfer cost, as quoted; 0 where nothing was sent."""
-    if observation[OFFLOADED] == 1.0 or observation[AUDITED] == 1.0:
-        return decision[offload_cost_at(int(decision[EXITS])) + int(decision[CUT])]  # type: ignore[no-any-return]
-    return 0.0
+    price = decision[offload_cost_at(whole(decision[EXITS])) + whole(decision[CUT])]
+    return price if observation[OFFLOADED] + observation[AUDITED] > 0.0 else 0.0
 
 
 @kernel
 def answer_confidence(observation: FloatArray) -> float:
     """Confidence of the answer that was served; nan where it was lost on the way."""
-    return observation[CONFIDENCE + int(observation[ANSWERED_AT]) - 1]  # type: ignore[no-any-return]
+    return observation[CONFIDENCE + whole(observation[ANSWERED_AT]) - 1]  # type: ignore[no-any-return]
 
 
 @kernel

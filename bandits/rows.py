@@ -38,7 +38,7 @@ import math
 import numpy as np
 import numpy.typing as npt
 
-from offramp.bandits.kernel import kernel
+from offramp.bandits.kernel import kernel, whole
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
@@ -48,7 +48,7 @@ ANSWERED_AT, OFFLOADED, AUDITED, EDGE_PAID, OFFLOAD_PAID, CONFIDENCE = range(6)
 
 # What a checked row can have wrong: the flag is FAULT * code + position.
 FAULT = 10_000
-WIDTH, COST, PRICE, CONTEXT, ANSWER, VALUE, KIND, HIDDEN = range(1, 9)
+WIDTH, COST, PRICE, CONTEXT, ANSWER, VALUE, KIND, FOREIGN = range(1, 9)
 REFILL = -1
 
 
@@ -79,16 +79,15 @@ def prediction_at(exits: int) -> int:
 @kernel
 def set_rule(row: FloatArray, cut: int, threshold: float) -> None:
     """Write the decision "answer at exit `cut` from `threshold` on, else offload" into a decision row."""
-    exits = int(row[EXITS])
+    first = thresholds_at(whole(row[EXITS]))
+    before = whole(row[CUT])
+    if before > 0:
+        row[first + before - 1] = math.inf
+    if cut > 0:
+        row[first + cut - 1] = threshold
     row[CUT] = cut
     row[AUDIT] = 0.0
     row[P_REVEAL] = 0.0
-    first = thresholds_at(exits)
-    rule = row[first : first + exits]
-    for j in range(exits):
-        rule[j] = math.inf
-    if cut > 0:
-        rule[cut - 1] = threshold
 
 
 @kernel
@@ -123,6 +122,9 @@ def check_observation(decision: FloatArray, observation: FloatArray, exits: int)
     for i in range(exits):
         if confidence[i] < 0.0 or confidence[i] > 1.0:
             return FAULT * VALUE + CONFIDENCE + i
+    for i in range(EDGE_PAID, CONFIDENCE):
+        if observation[i] < 0.0:
+            return FAULT * KIND + i
     at = observation[ANSWERED_AT]
     if not (at >= 1.0 and at <= exits and at == math.floor(at)):
         return FAULT * ANSWER
@@ -130,7 +132,12 @@ def check_observation(decision: FloatArray, observation: FloatArray, exits: int)
         if observation[i] != 0.0 and observation[i] != 1.0:
             return FAULT * KIND + i
     cut = decision[CUT]
+    if observation[AUDITED] == 1.0 and decision[AUDIT] != 1.0:
+        return FAULT * KIND + AUDITED
     if observation[OFFLOADED] == 1.0:
+        for i in range(whole(cut)):
+            if observation[CONFIDENCE + i] >= decision[thresholds_at(exits) + i]:
+                return FAULT * ANSWER + 2
         if at != exits or cut == exits or observation[AUDITED] == 1.0:
             return FAULT * KIND + OFFLOADED
     elif at > cut or not observation[CONFIDENCE + int(at) - 1] >= decision[thresholds_at(exits) + int(at) - 1]:

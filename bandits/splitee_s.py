@@ -9,7 +9,7 @@ from offramp.bandits.loop import Block, Record, World, guarded_select, guarded_s
 from offramp.bandits.policy import Kernels, positive
 from offramp.bandits.rows import CONFIDENCE, COSTS, EXITS, MU, PLAY, FloatArray
 from offramp.bandits.splitee import splits
-from offramp.bandits.state import ARMS, FREE, HEADER, T, choose, own, pack
+from offramp.bandits.state import ARMS, FADED, FREE, HEADER, T, choose, own, pack
 from offramp.bandits.ucb1 import coldest
 
 PARAMETERS, COLUMNS = 3, 6
@@ -91,8 +91,10 @@ def forget(state: FloatArray, factor: float) -> None:
     seen, sent = own(state, PARAMETERS, SEEN), own(state, PARAMETERS, SENT)
     state[T] *= factor
     for a in range(int(state[ARMS])):
-        state[seen + a] *= factor
-        state[sent + a] *= factor
+        if state[seen + a] > 0.0:
+            state[seen + a] = max(state[seen + a] * factor, FADED)
+        if state[sent + a] > 0.0:
+            state[sent + a] = max(state[sent + a] * factor, FADED)
 
 
 @dataclass(frozen=True, kw_only=True)

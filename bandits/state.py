@@ -16,11 +16,12 @@ After the header stand three columns of length K (index in the engine's table, c
 
 import numpy as np
 
-from offramp.bandits.kernel import kernel
+from offramp.bandits.kernel import kernel, whole
 from offramp.bandits.rows import ARM, P_ACTION, PLAY, ROUND, FloatArray, set_rule
 
 T, ARMS, EXITS, FEATURES, DRAWS, UNIFORMS, CURSOR, FREE = range(8)
 HEADER = 8
+FADED = 1e-9  # the least weight that forgetting leaves of an observation: never zero, which means "never seen"
 BLOCK = 1_024  # decisions whose uniforms are drawn at once
 
 
@@ -67,14 +68,14 @@ def own(state: FloatArray, parameters: int, k: int) -> int:
     Straight loops read a column through a slice made on the spot, which spares the test for negative indices
     (48 ns against 78 for twelve arms); a compiled kernel cannot return a slice.
     """
-    return int(state[FREE]) + parameters + k * int(state[ARMS])
+    return whole(state[FREE]) + parameters + k * whole(state[ARMS])
 
 
 @kernel
 def choose(state: FloatArray, row: FloatArray, play: int, p_action: float) -> None:
     """Write the choice of one of the policy's arms into a decision row, and count the decision."""
-    arms = int(state[ARMS])
-    set_rule(row, int(state[HEADER + arms + play]), state[HEADER + 2 * arms + play])
+    arms = whole(state[ARMS])
+    set_rule(row, whole(state[HEADER + arms + play]), state[HEADER + 2 * arms + play])
     row[ARM] = state[HEADER + play]
     row[PLAY] = play
     row[P_ACTION] = p_action
@@ -91,13 +92,13 @@ def dry(state: FloatArray) -> bool:
 @kernel
 def uniform(state: FloatArray) -> float:
     """The next uniform number in [0, 1)."""
-    at = state.shape[0] - int(state[UNIFORMS]) + int(state[CURSOR])
+    at = state.shape[0] - whole(state[UNIFORMS]) + whole(state[CURSOR])
     state[CURSOR] += 1.0
     return state[at]  # type: ignore[no-any-return]
 
 
 def refill(state: FloatArray, rng: np.random.Generator) -> None:
     """Draw a fresh block of uniforms."""
-    n = int(state[UNIFORMS])
+    n = whole(state[UNIFORMS])
     state[len(state) - n :] = rng.random(n)
     state[CURSOR] = 0.0

@@ -2,14 +2,15 @@
 
 import math
 from dataclasses import dataclass
+from typing import ClassVar
 
 from offramp.bandits.arms import Arm, Arms
-from offramp.bandits.kernel import compiled, kernel
+from offramp.bandits.kernel import compiled, kernel, whole
 from offramp.bandits.loop import Block, Record, World, guarded_select, guarded_step, guarded_update, loop
 from offramp.bandits.policy import Kernels, positive
 from offramp.bandits.reveal import answer_confidence
 from offramp.bandits.rows import COSTS, EXITS, MU, OFFLOADED, PLAY, FloatArray
-from offramp.bandits.state import ARMS, FREE, HEADER, T, choose, own, pack
+from offramp.bandits.state import ARMS, FADED, FREE, HEADER, T, choose, own, pack
 
 PARAMETERS, COLUMNS = 2, 5
 BETA, COLD = range(2)
@@ -33,7 +34,7 @@ def initial(arms: Arms, plays: list[Arm], features: int, beta: float) -> FloatAr
 def coldest(state: FloatArray, chosen: int, pulls: int) -> int:
     """Among the arms without feedback, the one chosen least often: each once, also where feedback is late."""
     best = -1
-    for a in range(int(state[ARMS])):
+    for a in range(whole(state[ARMS])):
         if state[pulls + a] == 0.0 and (best < 0 or state[chosen + a] < state[chosen + best]):
             best = a
     return best
@@ -42,7 +43,7 @@ def coldest(state: FloatArray, chosen: int, pulls: int) -> int:
 @kernel
 def largest(state: FloatArray, row: FloatArray, width: float) -> int:
     """The arm with the largest index; ties go to the lowest arm."""
-    arms, exits, mu = int(state[ARMS]), int(row[EXITS]), row[MU]
+    arms, exits, mu = whole(state[ARMS]), whole(row[EXITS]), row[MU]
     at = own(state, PARAMETERS, CONFIDENCE)
     mean, share, root = state[at : at + arms], state[at + arms : at + 2 * arms], state[at + 2 * arms : at + 3 * arms]
     cut = state[HEADER + arms : HEADER + 2 * arms]
@@ -50,7 +51,7 @@ def largest(state: FloatArray, row: FloatArray, width: float) -> int:
     highest = -math.inf
     best = 0
     for a in range(arms):
-        at = int(cut[a])
+        at = whole(cut[a])
         price = edge[at]
         if share[a] > 0.0:
             price += share[a] * offload[at]
@@ -64,12 +65,13 @@ def largest(state: FloatArray, row: FloatArray, width: float) -> int:
 @kernel
 def select(state: FloatArray, row: FloatArray) -> None:
     """Each arm once, then the largest index."""
-    free = int(state[FREE])
+    free = whole(state[FREE])
     chosen = own(state, PARAMETERS, CHOSEN)
     if state[free + COLD] > 0.0:
         best = coldest(state, chosen, own(state, PARAMETERS, PULLS))
     else:
         best = largest(state, row, state[free + BETA] * math.sqrt(math.log(max(state[T], 1.0))))
+    best = whole(best)
     state[chosen + best] += 1.0
     choose(state, row, best, 1.0)
 
@@ -77,11 +79,11 @@ def select(state: FloatArray, row: FloatArray) -> None:
 @kernel
 def update(state: FloatArray, decision: FloatArray, observation: FloatArray) -> None:
     """Move the played arm's mean confidence and offload share by one observation."""
-    a = int(decision[PLAY])
+    a = whole(decision[PLAY])
     pulls = own(state, PARAMETERS, PULLS) + a
     mean, share = own(state, PARAMETERS, CONFIDENCE) + a, own(state, PARAMETERS, SHARE) + a
     if state[pulls] == 0.0:
-        state[int(state[FREE]) + COLD] -= 1.0
+        state[whole(state[FREE]) + COLD] -= 1.0
     state[pulls] += 1.0
     state[mean] += (answer_confidence(observation) - state[mean]) / state[pulls]
     state[share] += (observation[OFFLOADED] - state[share]) / state[pulls]
@@ -93,9 +95,9 @@ def forget(state: FloatArray, factor: float) -> None:
     """Keep the means, but only a share of their weight."""
     pulls, root = own(state, PARAMETERS, PULLS), own(state, PARAMETERS, ROOT)
     state[T] *= factor
-    for a in range(int(state[ARMS])):
+    for a in range(whole(state[ARMS])):
         if state[pulls + a] > 0.0:
-            state[pulls + a] *= factor
+            state[pulls + a] = max(state[pulls + a] * factor, FADED)
             state[root + a] = 1.0 / math.sqrt(state[pulls + a])
 
 
@@ -148,13 +150,28 @@ class UCB1:
             if value is not None:
                 object.__setattr__(self, name, tuple(value))
 
+    answer_only: ClassVar[bool] = True
+
     @property
     def kernels(self) -> Kernels:
         """The functions of this file."""
         return KERNELS
 
     def plays(self, arms: Arms) -> list[Arm]:
-        """The arms with one of the cuts and, below the last cut, one of the thresholds."""
+        """The arms with one of the cuts and, below the last cut, one of the thresholds.
+
+        Raises
+        ------
+        ValueError
+            A wanted cut or threshold is in no arm of the table.
+
+        """
+        for name, wanted, offered in (
+            ("cuts", self.cuts, {a.cut for a in arms.table}),
+            ("thresholds", self.thresholds, {a.threshold for a in arms.table}),
+        ):
+            if wanted is not None and not offered.issuperset(wanted):
+                raise ValueError(f"{name} are {wanted}, allowed are {sorted(offered)} as in the table of arms")
         return [
             arm
             for arm in arms.table

@@ -81,14 +81,23 @@ def threads(quick: bool) -> Iterator[Row]:
         with ThreadPoolExecutor(2) as pool:
             list(pool.map(play, range(seeds)))
 
+    arms, policy, block = setting.world().arms, setting.policy(), setting.one_block(horizon)
+    c = Yardstick(setting.arrays(), arms, arms.part(policy.plays(arms)), beta=policy.beta)
+
+    def both_cores() -> None:
+        with ThreadPoolExecutor(2) as pool:
+            list(pool.map(lambda _: c.play(block), range(seeds)))
+
     play(0)
-    alone, together = [], []
+    alone, together, ceiling = [], [], []
     for _ in range(5):
         alone.append(seconds(lambda: play(0)))
         together.append(seconds(all_seeds))
         alone.append(seconds(lambda: play(0)))
+        ceiling.append(seeds * seconds(lambda: c.play(block)) / seconds(both_cores))
     gain = seeds * np.median(alone) / np.array(together)
     what = f"{seeds} seeds on 2 threads / one seed ({horizon:,} rounds each)"
     yield of(what, gain, "x", target=1.7, at_least=True, note="wall clock, the laying out of the stream included")
+    yield of("· the same with the loop in C", ceiling, "x", note="what two threads are worth on this machine, just now")
     yield of("· one seed", horizon / np.array(alone) / 1e6, "M rounds/s")
     yield of("· twenty seeds", seeds * horizon / np.array(together) / 1e6, "M rounds/s")

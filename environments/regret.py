@@ -100,7 +100,7 @@ def bin_values(confidence: FloatArray, quotes: FloatArray, exits: int, bins: int
 
 
 class Comparators:
-    """Cumulative rewards of whom a policy is measured against, on the same samples, at the same checkpoints.
+    """Cumulative rewards of whom a policy is measured against in the same rounds, at the same checkpoints.
 
     Parameters
     ----------

@@ -8,10 +8,10 @@ import numpy as np
 from offramp.bandits.arms import Arms
 from offramp.bandits.contract import Observation, Quote
 from offramp.bandits.engine import DEFAULT, Engine
-from offramp.bandits.loop import Block, keep, score
+from offramp.bandits.loop import Block, due, keep, score
 from offramp.bandits.loop import World as Arrays
-from offramp.bandits.policy import Policy, needs_oracle
-from offramp.bandits.reveal import reveal
+from offramp.bandits.policy import Policy, needs_oracle, reads_answer_only
+from offramp.bandits.reveal import ANSWER_ONLY, reveal
 from offramp.bandits.rows import FloatArray
 from offramp.bandits.state import CURSOR, UNIFORMS, refill
 from offramp.environments.stream import Stream, blocks
@@ -43,6 +43,9 @@ def rollout(
     """
     if arrays is None:
         arrays = world.arrays(stream.conditions, stream.links, oracle=needs_oracle(policy))
+    options = arrays.options.copy()
+    options[ANSWER_ONLY] = reads_answer_only(policy)
+    arrays = arrays._replace(options=options)
     state = policy.initial(world.arms, arrays.context.shape[2])
     rng = np.random.default_rng(seed)
     state[CURSOR] = state[UNIFORMS]
@@ -101,14 +104,15 @@ def replay(
             context = arrays.context[condition, sample]
             decision = engine.decide(quotes[price], context if len(context) else None)
             seen = Observation.__new__(Observation)
-            seen.row = np.empty(len(kept.seen))
-            reveal(arrays.confidence, arrays.prediction, condition, sample, decision.row, arrays.options, seen.row)
+            seen.row = kept.seen.copy()
+            truth, classes = arrays.confidence[condition, sample], arrays.prediction[condition, sample]
+            reveal(truth, classes, decision.row, arrays.options, seen.row)
             engine.update(decision, seen)
-            score(
-                arrays.confidence, arrays.prediction, arrays.label, arrays.gap, arrays.work, condition, sample, price,
-                decision.row, seen.row, kept.totals,
-            )  # fmt: skip
-            keep(kept.totals, kept.checkpoints, kept.kept, kept.at)
+            gap, label = arrays.gap[condition, price], int(arrays.label[sample])
+            score(truth, classes, label, gap, arrays.work, decision.row, seen.row, kept.totals)
+            kept.at[0] += 1
+            if kept.at[0] == due(kept.checkpoints, kept.at[1]):
+                keep(kept.totals, kept.kept, kept.at)
     return Trace.of(kept, time.perf_counter() - start), engine.state(DEFAULT)
 
 

@@ -6,7 +6,7 @@ import numpy as np
 
 from offramp.bandits.arms import Arms
 from offramp.bandits.loop import FIELDS, Record
-from offramp.bandits.rows import FloatArray, IntArray, context_at, prediction_at
+from offramp.bandits.rows import CONFIDENCE, FloatArray, IntArray, context_at
 
 PER_DECADE = 13
 EVEN = 64
@@ -32,7 +32,7 @@ def record(arms: Arms, horizon: int, features: int = 0) -> Record:
         kept=np.zeros((len(at), width)),
         at=np.zeros(2, dtype=np.int64),
         row=np.zeros(context_at(arms.exits) + features),
-        seen=np.zeros(prediction_at(arms.exits) + arms.exits),
+        seen=np.concatenate([np.zeros(CONFIDENCE), np.full(arms.exits, np.nan), np.full(arms.exits, -1.0)]),
     )
 
 

@@ -139,8 +139,31 @@ def markdown(played: Played, means: Means) -> str:
     return f"World `{played.name}`:\n\n" + "\n".join(f"| {' | '.join(row)} |" for row in rows) + "\n"
 
 
+def check(cfg: DictConfig) -> None:
+    """Refuse what no run can mean, before anything is written."""
+    for name, least in (("horizon", 1), ("seeds", 1), ("threads", 1), ("seed", 0)):
+        value = cfg[name]
+        if not (isinstance(value, int) and value >= least) and not (name == "seed" and value is None):
+            raise ValueError(f"{name} is {value!r}, allowed is a whole number, {least} or more")
+    for name, world in several(cfg.world, "prices", "world").items():
+        if len(world.thresholds) == 0:
+            raise ValueError(f"thresholds of world {name} are empty, allowed is one or more")
+
+
+def plain(value: Any) -> Any:
+    """The same without infinities and nan, which JSON does not know: text in place of the one, null of the other."""
+    if isinstance(value, dict):
+        return {str(k): plain(v) for k, v in value.items()}
+    if isinstance(value, list):
+        return [plain(v) for v in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None if math.isnan(value) else str(value)
+    return value
+
+
 def run(cfg: DictConfig, folder: Path) -> Path:
     """Play, print, and write the run folder; returns the path of the report."""
+    check(cfg)
     console = Console(width=None if Console().is_terminal else 150)
     started = time.perf_counter()
     cache = open_cache(cfg.cache, cfg.split)
@@ -167,7 +190,7 @@ def run(cfg: DictConfig, folder: Path) -> Path:
         "worlds": {p.name: m for p, m in zip(played, means, strict=True)},
         "refused": {p.name: dict(p.refused) for p in played},
     }
-    (folder / "summary.json").write_text(json.dumps(facts, indent=1), encoding="utf-8")
+    (folder / "summary.json").write_text(json.dumps(plain(facts), indent=1, allow_nan=False), encoding="utf-8")
     tables = "\n".join(markdown(p, m) for p, m in zip(played, means, strict=True))
     (folder / "table.md").write_text(tables, encoding="utf-8")
     path = folder / "report.html"

@@ -2,6 +2,7 @@
 
 import html
 import math
+import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -39,6 +40,7 @@ COLUMNS = (
     ("recovery_rounds", "rounds to recover", 1.0, 0),
     ("microseconds_per_round", "µs a round", 1.0, 2),
 )
+PAPER_PRICES = {"_target_": "offramp.bandits.PaperUnits", "per_layer": 0.1, "offload": 0.5, "mu": 1.0}
 PAPER = (
     "I-SplitEE claims, for these constants on MobileNetV2, a cost lower by at least 55 % at an accuracy lower by at "
     "most 5 points. Look at offload_first before believing any learner here: one segment on the edge and then always "
@@ -89,7 +91,7 @@ def section(folder: Path, played: Played, means: Mapping[str, Mapping[str, Mappi
     parts = [
         f"<h2>World: {html.escape(name)}</h2>",
         f"<details><summary>prices and rules</summary><pre>{html.escape(OmegaConf.to_yaml(config))}</pre></details>",
-        f"<p>{PAPER}</p>" if "PaperUnits" in str(config.prices) else "",
+        f"<p>{PAPER}</p>" if dict(config.prices) == PAPER_PRICES else "",
         numbers(played, means),
         f"<p>{played.horizon:,} rounds, {runs}; ± is the half-width of the 95 % interval over seeds (Student), paired "
         f"by seed where a policy is compared with {REFERENCE}. Cost is in the price list's own unit. Dynamic regret "
@@ -142,7 +144,8 @@ def write_report(
     """Write the page for all worlds of a run in one step, and its figures into a folder beside it."""
     configs = [cfg.world] if "prices" in cfg.world else [cfg.world[p.name] for p in played]
     folder = path.parent / "figures"
-    folder.mkdir(exist_ok=True)
+    shutil.rmtree(folder, ignore_errors=True)  # of an earlier run with other policies
+    folder.mkdir()
     parts = [section(folder, p, m, c) for p, m, c in zip(played, means, configs, strict=True)]
     conditions = [c.name for c in cache.conditions]
     parts += [

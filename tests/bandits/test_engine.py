@@ -7,7 +7,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from offramp.bandits import UCB1, Arms, ContractError, Engine, Observation, Quote, RandomArm, SplitEE
+from offramp.bandits import (
+    UCB1,
+    AdaEE,
+    Arms,
+    ContractError,
+    Engine,
+    ISplitEE,
+    Observation,
+    Quote,
+    RandomArm,
+    SplitEE,
+    SplitEES,
+)
 
 NAN = float("nan")
 ARMS = Arms.grid(exits=3, thresholds=(0.5, 0.8))
@@ -52,7 +64,7 @@ def test_bad_quotes(change, message):
             r"answered_at is 4.0, allowed is a whole number in 1..3",
         ),
         ({"confidence": [0.9, NAN, NAN], "answered_at": 0, "offloaded": False}, r"answered_at is 0"),
-        ({"confidence": [0.9, NAN, NAN], "answered_at": 1, "offloaded": True}, r"the cloud answers at exit 3"),
+        ({"confidence": [0.9, NAN, NAN], "answered_at": 1, "offloaded": True}, r"sure enough to answer"),
         ({"confidence": [0.2, NAN, NAN], "answered_at": 1, "offloaded": False}, r"does not let exit 1 answer"),
         ({"confidence": [NAN, NAN, NAN], "answered_at": 1, "offloaded": False}, r"does not let exit 1 answer"),
         ({"confidence": [0.2, 0.9, NAN], "answered_at": 2, "offloaded": False}, r"does not let exit 2 answer"),
@@ -173,12 +185,48 @@ def test_snapshot_keeps_open_decisions_and_refuses_another_policy():
         Engine(SplitEE(threshold=0.5), arms=Arms.grid(exits=3, thresholds=(0.5,)), seed=0).restore(kept)
 
 
+def test_a_decision_of_another_engine_is_refused():
+    """It would be learnt for the wrong arm, or out of bounds."""
+    large, small = Engine(UCB1(), arms=Arms.grid(exits=3), seed=0), Engine(SplitEE(threshold=0.5), arms=ARMS, seed=0)
+    for _ in range(15):
+        foreign, own = large.decide(QUOTE), small.decide(QUOTE)
+    before = small.state()
+    with pytest.raises(ContractError, match="made by another engine"):
+        small.update(foreign, observed(foreign))
+    foreign.row[2] = own.row[2]  # not even when its arm's number fits
+    with pytest.raises(ContractError, match="not made by this engine"):
+        small.update(foreign, observed(foreign))
+    assert np.array_equal(small.state(), before)
+    assert small.update(own, observed(own))
+
+
+@pytest.mark.parametrize("policy", [UCB1(), AdaEE(cut=2, side_observations=True), SplitEES(threshold=0.5), ISplitEE()])
+def test_forgetting_for_ever_leaves_a_working_policy(policy):
+    engine = Engine(policy, arms=ARMS, seed=0, compiled=False)
+    for _ in range(1_500):
+        decision = engine.decide(QUOTE)
+        engine.update(decision, observed(decision))
+        engine.forget(0.3)
+    assert np.isfinite(engine.state()[8 + 3 * int(engine.state()[1]) :]).all()
+
+
+def test_adaee_learns_nothing_where_its_own_confidence_was_lost():
+    engine = Engine(AdaEE(cut=2, side_observations=True), arms=ARMS, seed=0)
+    for _ in range(20):
+        decision = engine.decide(QUOTE)
+        lost = Observation(confidence=[NAN, NAN, 0.9], answered_at=3, offloaded=True)
+        engine.update(decision, lost)
+    assert np.isfinite(engine.state()[8 + 3 * int(engine.state()[1]) :]).all()
+
+
 def test_streams_draw_their_own_randomness():
     engine = Engine(RandomArm(), arms=ARMS, seed=0)
     engine.start("left")
     engine.start("right", like="left")
+    engine.start("")
+    engine.start("\x00")
     drawn = {s: [engine.decide(QUOTE, stream=s).arm for _ in range(64)] for s in engine.streams}
-    assert len({tuple(a) for a in drawn.values()}) == 3
+    assert len({tuple(a) for a in drawn.values()}) == 5
     again = Engine(RandomArm(), arms=ARMS, seed=0)
     again.start("left")
     assert [again.decide(QUOTE, stream="left").arm for _ in range(64)] == drawn["left"]

@@ -79,8 +79,8 @@ def test_poisoned_hidden_values_change_no_decision(policy, world):
         peek = type(engine)(spec, arms=engine.arms, seed=0)
         peek.restore(engine.snapshot())
         row = peek.decide(quote_of(arrays, stream, t)).row
-        seen = np.empty(5 + 14)
-        reveal(arrays.confidence, arrays.prediction, condition, sample, row, arrays.options, seen)
+        seen = np.zeros(5 + 14)
+        reveal(arrays.confidence[condition, sample], arrays.prediction[condition, sample], row, arrays.options, seen)
         hidden = np.isnan(seen[5:12])
         arrays.confidence[condition, sample, hidden] = rng.random(int(hidden.sum()))
         poisoned += int(hidden.sum())
