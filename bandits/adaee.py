@@ -7,6 +7,7 @@ from offramp.bandits.arms import Arm, Arms
 from offramp.bandits.kernel import compiled, kernel
 from offramp.bandits.loop import Block, Record, World, guarded_select, guarded_step, guarded_update, loop
 from offramp.bandits.policy import Kernels, positive
+from offramp.bandits.reveal import reveal
 from offramp.bandits.rows import CONFIDENCE, COSTS, CUT, EXITS, MU, OFFLOADED, PLAY, FloatArray
 from offramp.bandits.state import ARMS, FADED, FREE, HEADER, T, choose, own, pack
 from offramp.bandits.ucb1 import coldest
@@ -149,7 +150,7 @@ class AdaEE:
 @compiled
 def rollout(state: FloatArray, world: World, block: Block, record: Record) -> int:
     """Play a block of rounds."""
-    return loop(select, update, state, world, block, record)
+    return loop(select, update, reveal, state, world, block, record)
 
 
 @compiled

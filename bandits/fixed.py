@@ -2,12 +2,12 @@
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar
 
 from offramp.bandits.arms import Arm, Arms
 from offramp.bandits.kernel import compiled, kernel
 from offramp.bandits.loop import Block, Record, World, guarded_select, guarded_step, guarded_update, loop
 from offramp.bandits.policy import Kernels
+from offramp.bandits.reveal import reveal_answer
 from offramp.bandits.rows import FloatArray
 from offramp.bandits.state import FREE, T, choose, pack
 
@@ -61,8 +61,6 @@ class Fixed:
     cut: int
     threshold: float
 
-    answer_only: ClassVar[bool] = True
-
     @property
     def kernels(self) -> Kernels:
         """The functions of this file."""
@@ -80,8 +78,6 @@ class Fixed:
 @dataclass(frozen=True, kw_only=True)
 class FinalExit:
     """The whole network on the edge, every time: what cost and accuracy are measured against."""
-
-    answer_only: ClassVar[bool] = True
 
     @property
     def kernels(self) -> Kernels:
@@ -107,8 +103,6 @@ class OffloadFirst:
 
     """
 
-    answer_only: ClassVar[bool] = True
-
     @property
     def kernels(self) -> Kernels:
         """The functions of this file."""
@@ -127,8 +121,6 @@ class OffloadFirst:
 class SendInput:
     """The image itself to the cloud, every time; only in a world that allows it."""
 
-    answer_only: ClassVar[bool] = True
-
     @property
     def kernels(self) -> Kernels:
         """The functions of this file."""
@@ -146,7 +138,7 @@ class SendInput:
 @compiled
 def rollout(state: FloatArray, world: World, block: Block, record: Record) -> int:
     """Play a block of rounds."""
-    return loop(select, update, state, world, block, record)
+    return loop(select, update, reveal_answer, state, world, block, record)
 
 
 @compiled

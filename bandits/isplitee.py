@@ -8,7 +8,7 @@ from offramp.bandits.arms import Arm, Arms
 from offramp.bandits.kernel import compiled, kernel
 from offramp.bandits.loop import Block, Record, World, guarded_select, guarded_step, guarded_update, loop
 from offramp.bandits.policy import Kernels, positive
-from offramp.bandits.reveal import reward
+from offramp.bandits.reveal import reveal, reward
 from offramp.bandits.rows import CONFIDENCE, COSTS, EXITS, MU, OFFLOADED, PLAY, FloatArray
 from offramp.bandits.splitee import splits
 from offramp.bandits.state import ARMS, FREE, HEADER, T, choose, own, pack
@@ -135,7 +135,7 @@ class ISplitEE:
 @compiled
 def rollout(state: FloatArray, world: World, block: Block, record: Record) -> int:
     """Play a block of rounds."""
-    return loop(select, update, state, world, block, record)
+    return loop(select, update, reveal, state, world, block, record)
 
 
 @compiled

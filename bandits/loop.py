@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from offramp.bandits.kernel import kernel, whole
-from offramp.bandits.reveal import answer_confidence, depth, edge_cost, offload_cost, reveal
+from offramp.bandits.reveal import answer_confidence, depth, edge_cost, offload_cost
 from offramp.bandits.rows import (
     ANSWERED_AT,
     ARM,
@@ -28,11 +28,12 @@ from offramp.bandits.rows import (
     check_observation,
     context_at,
 )
-from offramp.bandits.state import ARMS, DRAWS, FEATURES, HEADER, dry
+from offramp.bandits.state import ARMS, FEATURES, HEADER, dry
 from offramp.bandits.state import EXITS as STATE_EXITS
 
 Select = Callable[[FloatArray, FloatArray], None]
 Update = Callable[[FloatArray, FloatArray, FloatArray], None]
+Reveal = Callable[[FloatArray, npt.NDArray[Any], FloatArray, IntArray, FloatArray], None]
 
 # What a record sums up, in this order; then one count for each arm of the table.
 FIELDS = (
@@ -97,19 +98,23 @@ def score(
     at = whole(seen[ANSWERED_AT] - 1.0)
     edge = edge_cost(row, seen)
     offload = offload_cost(row, seen)
-    arm = whole(row[ARM])
-    guess, final = classes[at], classes[whole(row[EXITS] - 1.0)]
+    guess = classes[at]
     totals[REWARD] += truth[at] - row[MU] * (edge + offload)
     totals[EDGE] += edge
     totals[OFFLOAD] += offload
-    totals[REGRET] += gap[arm]
     totals[OFFLOADS] += seen[OFFLOADED]
     totals[AUDITS] += seen[AUDITED]
+    final = classes[whole(row[EXITS] - 1.0)]
     totals[CORRECT] += 1.0 if guess == label else 0.0
     totals[AGREEMENT] += 1.0 if guess == final else 0.0
     totals[MACS] += work[0, depth(row, seen)]
     totals[BYTES] += (seen[OFFLOADED] + seen[AUDITED]) * work[1, whole(row[CUT])]
-    totals[len(FIELDS) + arm] += 1.0
+    if row[ARM] >= 0.0:
+        arm = whole(row[ARM])
+        totals[REGRET] += gap[arm]
+        totals[len(FIELDS) + arm] += 1.0
+    else:  # a rule outside the table of arms has no population value here: better no regret than a wrong one
+        totals[REGRET] = math.nan
 
 
 @kernel
@@ -127,27 +132,31 @@ def keep(totals: FloatArray, kept: FloatArray, at: IntArray) -> None:
 
 
 @kernel
-def loop(select: Select, update: Update, state: FloatArray, world: World, block: Block, record: Record) -> int:
-    """Play a block of rounds; returns how many were played before the uniforms ran out."""
+def loop(
+    select: Select, update: Update, reveal: Reveal, state: FloatArray, world: World, block: Block, record: Record
+) -> int:
+    """Play a block of rounds; returns how many were played before the uniforms ran out.
+
+    `reveal` is one of `offramp.bandits.reveal`: all that a decision reveals, or no more than the answer.
+    """
     confidence, prediction, label, context, quotes, gap, work, options = world
     samples, conditions, prices = block
     totals, checkpoints, kept, at, row, seen = record
     width = context_at(confidence.shape[2])
     features = context.shape[2]
     rounds, before, stop = samples.shape[0], at[0], due(checkpoints, at[1])
-    quoted, drawing = -1, state[DRAWS] > 0.0
+    quoted = -1
     for i in range(rounds):
-        if drawing and dry(state):
-            rounds = i
-            break
+        if dry(state):
+            at[0] = before + i
+            return int(i)
         sample, condition, price = whole(samples[i]), whole(conditions[i]), whole(prices[i])
         if price != quoted:  # select leaves the quote in a row as it is
             for k in range(width):
                 row[k] = quotes[price, k]
             quoted = price
-        if features > 0:
-            for k in range(features):
-                row[width + k] = context[condition, sample, k]
+        for k in range(features):
+            row[width + k] = context[condition, sample, k]
         select(state, row)
         truth, classes = confidence[condition, sample], prediction[condition, sample]
         reveal(truth, classes, row, options, seen)

@@ -16,6 +16,7 @@ from offramp.bandits.loop import (
     guarded_update,
     loop,
 )
+from offramp.bandits.reveal import reveal
 from offramp.bandits.rows import FloatArray
 
 Forget = Callable[[FloatArray, float], None]
@@ -44,7 +45,7 @@ class Kernels(NamedTuple):
         """
 
         def rollout(state: FloatArray, world: World, block: Block, record: Record) -> int:
-            return loop(select, update, state, world, block, record)
+            return loop(select, update, reveal, state, world, block, record)
 
         def decide(state: FloatArray, row: FloatArray) -> int:
             return guarded_select(select, state, row)
@@ -78,15 +79,6 @@ class Policy(Protocol):
 def needs_oracle(policy: Policy) -> bool:
     """Does the policy read what its decisions do not reveal?  True for replicas of published code alone."""
     return bool(getattr(policy, "oracle_side_information", False))
-
-
-def reads_answer_only(policy: Policy) -> bool:
-    """Does the policy read no more of an observation than the confidence of the answer and who gave it?
-
-    Then the compiled loop writes down no more (15 ns of 80); an engine shows everything all the same, so that the
-    comparison of the two executors proves the claim.
-    """
-    return bool(getattr(policy, "answer_only", False))
 
 
 def positive(name: str, value: float, *, zero: bool = True) -> None:

@@ -1,13 +1,13 @@
 """A uniformly random arm each time: the floor under every learner, and an honest logger for off-policy evaluation."""
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 from offramp.bandits.arms import Arm, Arms
 from offramp.bandits.fixed import forget, update
 from offramp.bandits.kernel import compiled, kernel
 from offramp.bandits.loop import Block, Record, World, guarded_select, guarded_step, guarded_update, loop
 from offramp.bandits.policy import Kernels
+from offramp.bandits.reveal import reveal_answer
 from offramp.bandits.rows import FloatArray
 from offramp.bandits.state import ARMS, choose, pack, uniform
 
@@ -29,8 +29,6 @@ class RandomArm:
 
     """
 
-    answer_only: ClassVar[bool] = True
-
     @property
     def kernels(self) -> Kernels:
         """The functions of this file."""
@@ -49,7 +47,7 @@ class RandomArm:
 @compiled
 def rollout(state: FloatArray, world: World, block: Block, record: Record) -> int:
     """Play a block of rounds."""
-    return loop(select, update, state, world, block, record)
+    return loop(select, update, reveal_answer, state, world, block, record)
 
 
 @compiled

@@ -25,8 +25,36 @@ from offramp.bandits.rows import (
 )
 
 # World options, the fields of an int64 array.
-OPTIONS = ("prefix", "cloud_all", "oracle", "answer_only")
-PREFIX, CLOUD_ALL, ORACLE, ANSWER_ONLY = range(len(OPTIONS))
+PREFIX, CLOUD_ALL, ORACLE = range(3)
+
+
+@kernel
+def answering_exit(truth: FloatArray, decision: FloatArray) -> int:
+    """The exit on the edge that answers, 1..cut; 0 where none is sure enough."""
+    rule = thresholds_at(whole(decision[EXITS]))
+    cut = whole(decision[CUT])
+    at = 0
+    for j in range(cut):
+        k = whole(cut - 1 - j)
+        at = k + 1 if truth[k] >= decision[rule + k] else at
+    return at
+
+
+@kernel
+def note(truth: FloatArray, decision: FloatArray, at: int, observation: FloatArray) -> None:
+    """Write down who answered, how surely, and what was sent.
+
+    Last of all, since what a loop wrote could, for all the compiler knows, be one of these fields.
+    """
+    exits = whole(decision[EXITS])
+    answered = exits if at == 0 else at
+    audited = decision[AUDIT] == 1.0 and at > 0 and decision[CUT] < exits
+    observation[CONFIDENCE + answered - 1] = truth[whole(answered - 1)]
+    observation[ANSWERED_AT] = answered
+    observation[OFFLOADED] = 1.0 if at == 0 else 0.0
+    observation[AUDITED] = 1.0 if audited else 0.0
+    observation[EDGE_PAID] = math.nan
+    observation[OFFLOAD_PAID] = math.nan
 
 
 @kernel
@@ -48,44 +76,47 @@ def reveal(
     options
         Are all heads up to the cut evaluated (else only those that may answer, and the cut's own)?  Does the cloud
         return every deeper confidence (else only the last)?  Is everything revealed (replicas of published code)?
-        Is only the answer written down, because the policy reads nothing else?
     observation
-        The observation row to fill; one that was filled before, or that says 0 at ANSWERED_AT and nan elsewhere.
+        The observation row to fill.
 
     """
     exits = whole(decision[EXITS])
     cut = whole(decision[CUT])
     rule = thresholds_at(exits)
-    at = 0
-    for j in range(cut):
-        k = whole(cut - 1 - j)
-        at = k + 1 if truth[k] >= decision[rule + k] else at
-    offloaded = at == 0
-    audited = decision[AUDIT] == 1.0 and not offloaded and cut < exits
-    computed = cut if offloaded else at
-    answered = exits if offloaded else at
-    if options[ANSWER_ONLY] == 1:
-        last = whole(observation[ANSWERED_AT])
-        if last > 0:
-            observation[CONFIDENCE + last - 1] = math.nan
-    else:
-        everything = options[ORACLE] == 1
-        low = exits if everything else (computed if options[PREFIX] == 1 else 0)
-        high = (cut if options[CLOUD_ALL] == 1 else exits - 1) if offloaded or audited else exits
-        for j in range(exits):
-            if j < low or j >= high or (j < computed and (j == computed - 1 or decision[rule + j] < math.inf)):
-                observation[CONFIDENCE + j] = truth[j]
-                observation[CONFIDENCE + exits + j] = classes[j]
-            else:
-                observation[CONFIDENCE + j] = math.nan
-                observation[CONFIDENCE + exits + j] = -1.0
-    # Fixed fields last: what the loop wrote could, for all the compiler knows, be one of them.
-    observation[CONFIDENCE + answered - 1] = truth[whole(answered - 1)]
-    observation[ANSWERED_AT] = answered
-    observation[OFFLOADED] = 1.0 if offloaded else 0.0
-    observation[AUDITED] = 1.0 if audited else 0.0
-    observation[EDGE_PAID] = math.nan
-    observation[OFFLOAD_PAID] = math.nan
+    at = answering_exit(truth, decision)
+    computed = cut if at == 0 else at
+    everything = options[ORACLE] == 1
+    low = exits if everything else (computed if options[PREFIX] == 1 else 0)
+    sent = at == 0 or decision[AUDIT] == 1.0
+    high = (cut if options[CLOUD_ALL] == 1 else exits - 1) if sent else exits
+    for j in range(exits):
+        if j < low or j >= high or (j < computed and (j == computed - 1 or decision[rule + j] < math.inf)):
+            observation[CONFIDENCE + j] = truth[j]
+            observation[CONFIDENCE + exits + j] = classes[j]
+        else:
+            observation[CONFIDENCE + j] = math.nan
+            observation[CONFIDENCE + exits + j] = -1.0
+    note(truth, decision, at, observation)
+
+
+@kernel
+def reveal_answer(
+    truth: FloatArray,
+    classes: npt.NDArray[Any],
+    decision: FloatArray,
+    options: IntArray,
+    observation: FloatArray,
+) -> None:
+    """As `reveal`, for a policy that reads no more than who answered and how surely: nothing else is written down.
+
+    It spares the compiled loop 15 ns a round.  An engine shows everything all the same, so the comparison of the two
+    executors proves that such a policy reads nothing else.  The row was filled here before, or says 0 at ANSWERED_AT
+    and nan elsewhere.
+    """
+    last = whole(observation[ANSWERED_AT])
+    if last > 0:
+        observation[CONFIDENCE + last - 1] = math.nan
+    note(truth, decision, answering_exit(truth, decision), observation)
 
 
 @kernel

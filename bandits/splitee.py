@@ -1,7 +1,6 @@
 """SplitEE: UCB over the split, at one fixed threshold, learning from the arm that was played."""
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 from offramp.bandits import ucb1
 from offramp.bandits.arms import Arm, Arms
@@ -52,8 +51,6 @@ class SplitEE:
 
     def __post_init__(self) -> None:
         positive("beta", self.beta)
-
-    answer_only: ClassVar[bool] = True
 
     @property
     def kernels(self) -> Kernels:

@@ -2,13 +2,12 @@
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar
 
 from offramp.bandits.arms import Arm, Arms
 from offramp.bandits.kernel import compiled, kernel, whole
 from offramp.bandits.loop import Block, Record, World, guarded_select, guarded_step, guarded_update, loop
 from offramp.bandits.policy import Kernels, positive
-from offramp.bandits.reveal import answer_confidence
+from offramp.bandits.reveal import answer_confidence, reveal_answer
 from offramp.bandits.rows import COSTS, EXITS, MU, OFFLOADED, PLAY, FloatArray
 from offramp.bandits.state import ARMS, FADED, FREE, HEADER, T, choose, own, pack
 
@@ -150,8 +149,6 @@ class UCB1:
             if value is not None:
                 object.__setattr__(self, name, tuple(value))
 
-    answer_only: ClassVar[bool] = True
-
     @property
     def kernels(self) -> Kernels:
         """The functions of this file."""
@@ -187,7 +184,7 @@ class UCB1:
 @compiled
 def rollout(state: FloatArray, world: World, block: Block, record: Record) -> int:
     """Play a block of rounds."""
-    return loop(select, update, state, world, block, record)
+    return loop(select, update, reveal_answer, state, world, block, record)
 
 
 @compiled

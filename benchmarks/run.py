@@ -71,7 +71,7 @@ def play(names: list[str], quick: bool, console: Console) -> dict[str, list[Row]
             rows = found[name] = []
             try:
                 rows.extend(JOBS[name](quick))
-            except Exception as error:
+            except (ImportError, OSError, RuntimeError, ValueError, subprocess.SubprocessError) as error:
                 rows.append(failed(_what(name), f"{type(error).__name__}: {error}"))
     return found
 

@@ -8,8 +8,6 @@ import numpy as np
 from offramp.bandits import UCB1, Arms, MacsAndBytes, Observation, Quote
 from offramp.bandits.loop import Block
 from offramp.bandits.loop import World as Arrays
-from offramp.bandits.policy import reads_answer_only
-from offramp.bandits.reveal import ANSWER_ONLY
 from offramp.environments import Abrupt, ConfidenceCache, World, blocks
 
 CACHE = "mobilenet_v2_cifar10"
@@ -34,10 +32,8 @@ def stream() -> Abrupt:
 
 @cache
 def arrays() -> Arrays:
-    """The arrays of world and stream, set for the policy as `rollout` sets them."""
-    found = world().arrays(stream().conditions, stream().links)
-    found.options[ANSWER_ONLY] = reads_answer_only(policy())
-    return found
+    """The arrays of world and stream."""
+    return world().arrays(stream().conditions, stream().links)
 
 
 def policy() -> UCB1:

@@ -87,7 +87,7 @@ class Yardstick:
     def __init__(
         self, arrays: Arrays, arms: Arms, part: Any, *, beta: float, name: str = "ucb1", contract: str = "off"
     ) -> None:
-        if arrays.options[1:3].any():
+        if arrays.options[1:].any():
             raise ValueError("the yardstick knows worlds whose cloud returns the last confidence alone")
         if len(part) > MOST_ARMS or arrays.confidence.shape[2] > MOST_EXITS:
             raise ValueError(f"the yardstick has room for {MOST_ARMS} arms and {MOST_EXITS} exits")

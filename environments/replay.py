@@ -10,8 +10,8 @@ from offramp.bandits.contract import Observation, Quote
 from offramp.bandits.engine import DEFAULT, Engine
 from offramp.bandits.loop import Block, due, keep, score
 from offramp.bandits.loop import World as Arrays
-from offramp.bandits.policy import Policy, needs_oracle, reads_answer_only
-from offramp.bandits.reveal import ANSWER_ONLY, reveal
+from offramp.bandits.policy import Policy, needs_oracle
+from offramp.bandits.reveal import reveal
 from offramp.bandits.rows import FloatArray
 from offramp.bandits.state import CURSOR, UNIFORMS, refill
 from offramp.environments.stream import Stream, blocks
@@ -43,9 +43,6 @@ def rollout(
     """
     if arrays is None:
         arrays = world.arrays(stream.conditions, stream.links, oracle=needs_oracle(policy))
-    options = arrays.options.copy()
-    options[ANSWER_ONLY] = reads_answer_only(policy)
-    arrays = arrays._replace(options=options)
     state = policy.initial(world.arms, arrays.context.shape[2])
     rng = np.random.default_rng(seed)
     state[CURSOR] = state[UNIFORMS]

@@ -88,7 +88,7 @@ class World:
         expert = 0 if self.expert is None else self.cache.experts.index(self.expert)
         confidence = np.ascontiguousarray(self.cache.confidence[at, expert])
         quotes = self.quotes(links)
-        options = (self.evaluate == "prefix", self.cloud_returns == "all", oracle, False)
+        options = (self.evaluate == "prefix", self.cloud_returns == "all", oracle)
         return Arrays(
             confidence=confidence,
             prediction=np.ascontiguousarray(self.cache.prediction[at, expert]),

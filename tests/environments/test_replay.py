@@ -9,8 +9,10 @@ from hydra import compose, initialize_config_module
 from hydra.utils import instantiate
 
 from offramp.bandits import Decision, FinalExit, RandomArm, SplitEES
+from offramp.bandits.loop import FIELDS, score
 from offramp.bandits.policy import Kernels, needs_oracle
 from offramp.bandits.reveal import reveal
+from offramp.bandits.rows import thresholds_at
 from offramp.environments import Abrupt, RandomWalk, Stationary, blocks, replay, rollout
 
 CONF = Path(__file__).parents[2] / "conf"
@@ -109,3 +111,23 @@ def test_the_stream_does_not_depend_on_the_policy(small):
     assert (
         traces[0].sums["correct"][-1] != rollout(FinalExit(), small, stream, horizon=400, seed=4)[0].sums["correct"][-1]
     )
+
+
+def test_a_rule_outside_the_table_has_no_regret(small):
+    """Better none than a wrong one, or one read out of bounds."""
+    arrays = small.arrays(("clear",), (1.0,))
+    row, seen = arrays.quotes[0].copy(), np.zeros(5 + 8)
+    row[2], row[4] = -1.0, 4.0
+    row[rows_of_thresholds(4)] = -np.inf
+    truth, classes = arrays.confidence[0, 0], arrays.prediction[0, 0]
+    reveal(truth, classes, row, arrays.options, seen)
+    totals = np.zeros(len(FIELDS) + len(small.arms))
+    score(truth, classes, int(arrays.label[0]), arrays.gap[0, 0], arrays.work, row, seen, totals)
+    assert np.isnan(totals[FIELDS.index("regret")])
+    assert totals[FIELDS.index("reward")] != 0.0
+    assert totals[len(FIELDS) :].sum() == 0.0
+
+
+def rows_of_thresholds(exits):
+    """Where the thresholds stand in a decision row."""
+    return slice(thresholds_at(exits), thresholds_at(exits) + exits)

@@ -103,7 +103,7 @@ def test_a_sweep_as_typed_in_the_readme(tmp_path):
         (["dance"], "there is no command 'dance', allowed are"),
         (["compare", "cache=nonesuch"], "embedded cache 'nonesuch' does not exist, allowed are"),
         (["compare", "stream.segments=[[fog,1.0]]"], "condition 'fog' is not in this cache, allowed are"),
-        (["compare", "horizon=0"], "horizon is 0, allowed is 1 or more"),
+        (["compare", "horizon=0"], "horizon is 0, allowed is a whole number, 1 or more"),
         (["compare", "split=train"], "split is 'train', allowed are"),
         (["compare", "policy=splitee", "policy.threshold=0.77"], "threshold 0.77 is not in the table of arms"),
         (["compare", "polcy=ucb1"], "polcy"),
