@@ -27,7 +27,7 @@ from offramp.bandits.engine import DEFAULT, Engine
 from offramp.bandits.policy import Policy, needs_oracle
 from offramp.bandits.reveal import reveal
 from offramp.bandits.rows import prediction_at
-from offramp.bandits.state import HEADER
+from offramp.bandits.state import CURSOR, DRAWS, HEADER, UNIFORMS
 
 ROUNDS = 400
 
@@ -160,6 +160,18 @@ def propensities_match_frequencies(policy: Policy, arms: Arms) -> None:
         p = stated[arm]
         slack = 5.0 * math.sqrt(p * (1.0 - p) / draws) + 1e-12
         assert abs(n / draws - p) <= slack, f"arm {arm} came in {n} of {draws} draws, its stated probability is {p}"
+
+
+def uniforms_are_declared(policy: Policy, arms: Arms) -> None:
+    """No decision draws more uniforms than the state's DRAWS says: beyond them lies memory of somebody else."""
+    engine, toy = Engine(policy, arms=arms, seed=0), _Toy(policy, arms)
+    state = engine._streams[DEFAULT].state
+    for t in range(ROUNDS):
+        before = state[CURSOR]
+        decision = engine.decide(toy.quote(t))
+        used = state[CURSOR] - (0.0 if before + state[DRAWS] > state[UNIFORMS] else before)
+        assert used <= state[DRAWS], f"a decision used {used:g} uniforms, its state declares draws={state[DRAWS]:g}"
+        engine.update(decision, toy.observe(decision, t))
 
 
 def inputs_are_left_alone(policy: Policy, arms: Arms) -> None:
@@ -300,6 +312,7 @@ CHECKS: tuple[Callable[[Policy, Arms], None], ...] = (
     spec_is_immutable_and_comparable,
     state_is_one_flat_array,
     decisions_are_complete_and_legal,
+    uniforms_are_declared,
     propensities_match_frequencies,
     inputs_are_left_alone,
     hidden_values_change_nothing,

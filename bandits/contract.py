@@ -270,6 +270,8 @@ def explain(flag: int, row: FloatArray, exits: int) -> str:
         return f"context feature {at - rows.context_at(exits)} is {value}, allowed is a finite number"
     if code == rows.VALUE:
         return f"confidence of exit {at - rows.CONFIDENCE + 1} is {value}, allowed is [0, 1], or nan where not revealed"
+    if code == rows.LENGTH:
+        return f"confidence has {(at - rows.CONFIDENCE) // 2} values, allowed are {exits}, one for each exit"
     if code == rows.FOREIGN:
         return "the decision was not made by this engine: its arm is none that this policy plays"
     if code == rows.KIND and at in (rows.EDGE_PAID, rows.OFFLOAD_PAID):

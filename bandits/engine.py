@@ -246,6 +246,9 @@ class Engine:
     def restore(self, snapshot: dict[str, Any]) -> None:
         """Go on from a snapshot, bit for bit; the engine's own streams are dropped.
 
+        Decisions made after the snapshot was taken belong to a history that has ended: drop their feedback, since ids
+        are given out again from where the snapshot stood.
+
         Raises
         ------
         ValueError

@@ -48,7 +48,7 @@ ANSWERED_AT, OFFLOADED, AUDITED, EDGE_PAID, OFFLOAD_PAID, CONFIDENCE = range(6)
 
 # What a checked row can have wrong: the flag is FAULT * code + position.
 FAULT = 10_000
-WIDTH, COST, PRICE, CONTEXT, ANSWER, VALUE, KIND, FOREIGN = range(1, 9)
+WIDTH, COST, PRICE, CONTEXT, ANSWER, VALUE, KIND, FOREIGN, LENGTH = range(1, 10)
 REFILL = -1
 
 
@@ -112,12 +112,10 @@ def check_given(row: FloatArray, exits: int, context: int) -> int:
 @kernel
 def check_observation(decision: FloatArray, observation: FloatArray, exits: int) -> int:
     """0 for an observation that this decision can have led to, else a flag that says what is wrong and where."""
-    if (
-        decision.shape[0] < context_at(exits)
-        or decision[EXITS] != exits
-        or observation.shape[0] != prediction_at(exits) + exits
-    ):
-        return FAULT * WIDTH + int(observation.shape[0])
+    if decision.shape[0] < context_at(exits) or decision[EXITS] != exits:
+        return FAULT * FOREIGN
+    if observation.shape[0] != prediction_at(exits) + exits:
+        return FAULT * LENGTH + min(int(observation.shape[0]), FAULT - 1)
     confidence = observation[CONFIDENCE : CONFIDENCE + exits]
     for i in range(exits):
         if confidence[i] < 0.0 or confidence[i] > 1.0:

@@ -68,7 +68,7 @@ def test_bad_quotes(change, message):
         ({"confidence": [0.2, NAN, NAN], "answered_at": 1, "offloaded": False}, r"does not let exit 1 answer"),
         ({"confidence": [NAN, NAN, NAN], "answered_at": 1, "offloaded": False}, r"does not let exit 1 answer"),
         ({"confidence": [0.2, 0.9, NAN], "answered_at": 2, "offloaded": False}, r"does not let exit 2 answer"),
-        ({"confidence": [0.2, 0.9], "answered_at": 2, "offloaded": True}, r"numbers long"),
+        ({"confidence": [0.2, 0.9], "answered_at": 2, "offloaded": True}, r"confidence has 2 values, allowed are 3"),
     ],
 )
 def test_bad_observations_teach_nothing_and_leave_the_decision_open(bad, message):
