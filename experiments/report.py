@@ -16,7 +16,7 @@ from offramp.experiments.results import RECOVERED, REFERENCE, Played
 
 HERE = Path(__file__).parent
 STYLE = """
-body{font:16px/1.55 system-ui,sans-serif;color:#1c2530;max-width:80rem;margin:2rem auto;padding:0 1.2rem}
+body{font:16px/1.55 system-ui,sans-serif;color:#1c2530;max-width:86rem;margin:2rem auto;padding:0 1.2rem}
 h1{font-size:1.9rem;margin-bottom:.2rem}h2{margin-top:3rem;border-bottom:2px solid #1b6ca8;padding-bottom:.2rem}
 h3{margin-top:2rem}table{border-collapse:collapse;font-variant-numeric:tabular-nums;font-size:.85rem}
 td,th{padding:.3rem .55rem;text-align:right;border-bottom:1px solid #dde3e9}td{white-space:nowrap}
@@ -100,7 +100,7 @@ def section(folder: Path, played: Played, means: Mapping[str, Mapping[str, Mappi
         f"best in hindsight. The best arm of each moment earns {best:.4f} a round; the best rule per confidence "
         f"bin, a richer class that no policy here plays, {rule:.4f}; a clairvoyant who sees each image's "
         f"confidences first, {bound:.4f}, a bound that nobody can reach. Recovery: mean rounds after a change until "
-        f"regret stays below {RECOVERED} a round. Policies whose name says oracle read cloud "
+        f"regret stays below {RECOVERED} a round; one that never does counts with the rounds to the next change. Policies whose name says oracle read cloud "
         "answers that were never requested.</p>",
         "<h3>Regret</h3>",
         figure(
@@ -118,6 +118,7 @@ def section(folder: Path, played: Played, means: Mapping[str, Mapping[str, Mappi
             f"Up and to the left is better. Bars: 95 % intervals over {runs}. Squares: policies that do not learn.",
         ),
         "<h3>What was chosen when</h3>",
+        "<p>The learner of least regret first, then one that learns the split and one that learns the threshold.</p>",
     ]
     ranked = figures.learners(played)
     picked = dict.fromkeys([*ranked[:1], *(p for p in ("isplitee", "adaee_side") if p in played.traces)])
