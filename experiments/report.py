@@ -100,7 +100,8 @@ def section(folder: Path, played: Played, means: Mapping[str, Mapping[str, Mappi
         f"best in hindsight. The best arm of each moment earns {best:.4f} a round; the best rule per confidence "
         f"bin, a richer class that no policy here plays, {rule:.4f}; a clairvoyant who sees each image's "
         f"confidences first, {bound:.4f}, a bound that nobody can reach. Recovery: mean rounds after a change until "
-        f"regret stays below {RECOVERED} a round; one that never does counts with the rounds to the next change. Policies whose name says oracle read cloud "
+        f"regret stays below {RECOVERED} a round; one that never does counts with the rounds to the next "
+        f"change. Policies whose name says oracle read cloud "
         "answers that were never requested.</p>",
         "<h3>Regret</h3>",
         figure(
