@@ -137,10 +137,7 @@ class Engine:
         row = quote.row.copy() if context is None else self._given(quote, context)
         flag = self._decide(mine.state, row)
         if flag:
-            if flag != rows.REFILL:
-                raise ContractError(self._explain(flag, row))
-            refill(mine.state, mine.rng)
-            self._decide(mine.state, row)
+            self._refill(mine, row, flag)
         return self._open(mine, row, stream)
 
     def update(self, decision: Decision, observation: Observation) -> bool:
@@ -190,10 +187,7 @@ class Engine:
             raise ContractError(self._explain(flag, observation.row))
         del mine.pending[decision.id]
         if flag:
-            if flag != rows.REFILL:
-                raise ContractError(self._explain(-flag, row))
-            refill(mine.state, mine.rng)
-            self._decide(mine.state, row)
+            self._refill(mine, row, flag if flag == rows.REFILL else -flag)
         return self._open(mine, row, decision.stream)
 
     def decide_many(
@@ -284,6 +278,13 @@ class Engine:
                 f"decision {decision.id} plays arm {decision.arm}, but arm {mine.pending[decision.id]:g} is open under "
                 f"this id in stream {decision.stream!r}: it was made by another engine, or before a restore"
             )
+
+    def _refill(self, mine: _Stream, row: FloatArray, flag: int) -> None:
+        """Decide after all, with fresh uniforms, where those were what was missing; else say what was."""
+        if flag != rows.REFILL:
+            raise ContractError(self._explain(flag, row))
+        refill(mine.state, mine.rng)
+        self._decide(mine.state, row)
 
     def _open(self, mine: _Stream, row: FloatArray, stream: str) -> Decision:
         id = mine.next

@@ -128,6 +128,19 @@ def test_a_rule_outside_the_table_has_no_regret(small):
     assert totals[len(FIELDS) :].sum() == 0.0
 
 
+def test_an_audit_of_the_whole_network_on_the_edge_reveals_no_more(small):
+    """A cascade that answers early with cut L has sent nothing, so the last exit stays hidden."""
+    arrays = small.arrays(("clear",), (1.0,))
+    for cut, shown in ((4, False), (3, True)):
+        row, seen = arrays.quotes[0].copy(), np.zeros(5 + 8)
+        row[4], row[5] = cut, 1.0
+        row[rows_of_thresholds(4)] = -np.inf
+        reveal(arrays.confidence[0, 0], arrays.prediction[0, 0], row, arrays.options, seen)
+        assert seen[0] == 1.0
+        assert seen[2] == float(shown)
+        assert np.isnan(seen[5 + 3]) != shown
+
+
 def rows_of_thresholds(exits):
     """Where the thresholds stand in a decision row."""
     return slice(thresholds_at(exits), thresholds_at(exits) + exits)
