@@ -1,265 +1,340 @@
-"""Distortions do what their numbers say, image by image, in whatever company an image comes."""
+"""Distortions keep their contract: 8 bits in and out, the same in whatever company; the presets; what is refused."""
 
+import json
 import math
+from dataclasses import FrozenInstanceError, asdict, replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from hydra import compose, initialize_config_module
+from hydra.utils import instantiate
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
 
-from offramp.models.distort import (
-    FAMILIES,
-    Distortion,
-    brightness,
-    contrast,
-    gaussian_blur,
-    gaussian_noise,
-    jpeg,
-)
+from offramp.models.corruption import CORRUPTIONS, FAMILIES
+from offramp.models.distort import PRESETS, Distortion, cifar_c, preset
 
 torch.set_num_threads(1)
+SHEET = Path(__file__).parents[1] / "data" / "cifar10_test_first_200.png"
+
+
+def of(corruption, seed=4, **parameters):
+    return Distortion(name=corruption, corruption=corruption, parameters=parameters, seed=seed)
+
 
 ALL = (
-    Distortion(name="pristine", family="pristine"),
-    Distortion(name="blur 1", family="blur", parameters={"sigma": 1.0}),
-    Distortion(name="noise 20", family="noise", parameters={"sigma": 20.0}, seed=4),
-    Distortion(name="wrapped sum", family="noise", parameters={"sigma": 20.0, "overflow": "wrap_sum"}, seed=4),
-    Distortion(name="wrapped noise", family="noise", parameters={"sigma": 1.0, "overflow": "wrap_noise"}, seed=4),
-    Distortion(name="contrast", family="contrast", parameters={"factor": 0.4}),
-    Distortion(name="brightness", family="brightness", parameters={"factor": 0.4}),
-    Distortion(name="jpeg", family="jpeg", parameters={"quality": 15}),
+    of("pristine"),
+    of("gaussian_noise", sigma=20),
+    replace(of("gaussian_noise", sigma=20.0, overflow="wrap_sum"), name="wrapped sum"),
+    replace(of("gaussian_noise", sigma=1.0, overflow="wrap_noise"), name="wrapped noise"),
+    of("shot_noise", rate=60),
+    of("impulse_noise", fraction=0.1),
+    of("speckle_noise", sigma=0.2),
+    of("gaussian_blur", sigma=1.0),
+    of("defocus_blur", radius=1.5, alias=0.4),
+    of("motion_blur", radius=6, sigma=2.0),
+    replace(of("brightness", factor=0.4), name="darker"),
+    of("brightness", shift=0.3),
+    of("contrast", factor=0.4),
+    replace(of("contrast", factor=0.4, mean="channels"), name="contrast of channels"),
+    of("saturation", scale=0.3, shift=0.1),
+    of("fog", amount=0.75, decay=2.5),
+    of("pixelation", scale=0.6),
+    of("jpeg", quality=15),
 )
 EACH = pytest.mark.parametrize("distortion", ALL, ids=lambda d: d.name)
 
 
-def scenes(n=6, height=32, width=32):
-    """Smooth coloured images with an edge: something that a JPEG compresses and a blur changes."""
-    y, x = np.mgrid[0:height, 0:width] / 32.0
-    made = []
-    for i in range(n):
-        planes = [np.sin(3.0 * x + i) * np.cos((2.0 + c) * y - i) * 90.0 + 128.0 + 30.0 * (x > 0.5) for c in range(3)]
-        made.append(np.stack(planes, axis=-1))
-    return np.clip(np.stack(made), 0, 255).astype(np.uint8)
+@pytest.fixture(scope="module")
+def photos():
+    """The first 40 test images of CIFAR-10."""
+    sheet = np.asarray(Image.open(SHEET))[:64]
+    return np.ascontiguousarray(sheet.reshape(2, 32, 20, 32, 3).transpose(0, 2, 1, 3, 4).reshape(40, 32, 32, 3))
 
 
-def flat(value, n=20):
-    return np.full((n, 32, 32, 3), value, dtype=np.uint8)
+# Contract
 
 
-def psnr(a, b):
-    return 10.0 * math.log10(255.0**2 / np.mean((a.astype(float) - b.astype(float)) ** 2))
+def test_every_corruption_is_tried_here():
+    assert {d.corruption for d in ALL} == set(CORRUPTIONS)
+    assert len(CORRUPTIONS) == 14
 
 
 @EACH
-def test_any_subset_gives_the_same_images(distortion):
-    images, index = scenes(), np.array([3, 10, 11, 500, 7, 0])
+def test_any_subset_gives_the_same_images(distortion, photos):
+    images, index = photos[:6], np.array([3, 10, 11, 500, 7, 0])
     whole = distortion(images, index)
-    for chosen in ([0], [5, 2], [4, 3, 2, 1, 0], [1, 1]):
+    for chosen in ([0], [5, 2], [4, 3, 2, 1, 0], [1, 1], []):
+        chosen = np.array(chosen, dtype=int)
         assert np.array_equal(distortion(images[chosen], index[chosen]), whole[chosen])
     assert np.array_equal(distortion(images, index), whole)
 
 
 @EACH
-def test_output_is_8_bit_of_the_same_shape_and_the_input_stays(distortion):
-    images = scenes(3, 40, 36)
+@pytest.mark.parametrize(("height", "width"), [(8, 8), (40, 36), (9, 31)])
+def test_output_is_8_bit_of_the_same_shape_and_the_input_stays(distortion, height, width):
+    images = np.random.default_rng(0).integers(0, 256, (3, height, width, 3), dtype=np.uint8)
     before = images.copy()
     made = distortion(images, np.arange(3))
     assert made.dtype == np.uint8
     assert made.shape == images.shape
     assert np.array_equal(images, before)
     assert not np.shares_memory(made, images)
-    assert np.array_equal(made, before) == (distortion.family == "pristine")
+    assert np.array_equal(made, before) == (distortion.corruption == "pristine")
 
 
-def test_every_family_is_tried_here():
-    assert {d.family for d in ALL} == set(FAMILIES)
+@EACH
+def test_read_only_and_reversed_views_are_images_too(distortion, photos):
+    images = photos[:4]
+    locked = images.copy()
+    locked.flags.writeable = False
+    expected = distortion(images, np.arange(4))
+    assert np.array_equal(distortion(locked, np.arange(4)), expected)
+    reverse = distortion(images[::-1, :, ::-1][:, :, ::-1], np.arange(4)[::-1])
+    assert np.array_equal(reverse[::-1], expected)
 
 
-# Blur
+BAD_IMAGES = [
+    (np.zeros((2, 32, 32, 3), dtype=np.float32), r"images have dtype float32, allowed is uint8 \(0\.\.255\)"),
+    (np.zeros((2, 32, 32, 3), dtype=np.int8), "images have dtype int8, allowed is uint8"),
+    (np.zeros((32, 32, 3), dtype=np.uint8), r"images have shape \(32, 32, 3\), allowed is \(n, height, width, 3\)"),
+    (np.zeros((2, 32, 32, 1), dtype=np.uint8), r"images have shape \(2, 32, 32, 1\), allowed is"),
+    (np.zeros((2, 3, 32, 32), dtype=np.uint8), r"images have shape \(2, 3, 32, 32\), allowed is"),
+    (np.zeros((2, 7, 32, 3), dtype=np.uint8), "images are 7 x 32 pixels, allowed is 8 or more a side"),
+    (np.zeros((2, 32, 0, 3), dtype=np.uint8), "images are 32 x 0 pixels"),
+    (torch.zeros((2, 32, 32, 3), dtype=torch.uint8), "images are a Tensor, allowed is a NumPy array"),
+    ([[0]], "images are a list, allowed is a NumPy array"),
+]
 
 
-def kernel(sigma):
-    """The Gaussian that reaches three sigma, summing to 1."""
-    half = math.ceil(3.0 * sigma)
-    weights = [math.exp(-0.5 * (k / sigma) ** 2) for k in range(-half, half + 1)]
-    return np.array(weights) / sum(weights)
+@EACH
+def test_other_images_are_refused(distortion):
+    for images, message in BAD_IMAGES:
+        with pytest.raises(ValueError, match=message):
+            distortion(images, np.arange(2))
 
 
-@pytest.mark.parametrize("sigma", [0.5, 0.8, 1.0, 1.5, 2.0, 3.3])
-def test_impulse_is_spread_by_sigma_pixels(sigma):
-    images = np.zeros((1, 33, 33, 3), dtype=np.uint8)
-    images[0, 16, 16] = (255, 200, 100)
-    weights = kernel(sigma)
-    half = len(weights) // 2
-    expected = np.zeros((33, 33, 3))
-    spread = np.outer(weights, weights)[:, :, None] * np.array([255.0, 200.0, 100.0])
-    expected[16 - half : 17 + half, 16 - half : 17 + half] = spread
-    assert np.abs(gaussian_blur(images, sigma=sigma)[0] - expected).max() <= 0.51  # rounded to whole numbers
+@pytest.mark.parametrize("distortion", [d for d in ALL if CORRUPTIONS[d.corruption].seeded], ids=lambda d: d.name)
+def test_seeded_corruptions_need_one_whole_number_for_each_image(distortion, photos):
+    images = photos[:3]
+    for index in (np.arange(1), np.arange(2), np.zeros((3, 1), dtype=int)):
+        with pytest.raises(ValueError, match=r"index has shape \(.*\), allowed is \(3,\): one number for each image"):
+            distortion(images, index)
+    for index in (np.array([0.0, 1.0, 2.0]), np.array([0, -1, 2])):
+        with pytest.raises(ValueError, match=r"index holds (int|float)64 from -?\d.*, allowed are whole numbers >= 0"):
+            distortion(images, index)
+    assert not np.array_equal(distortion(images, np.arange(3)), replace(distortion, seed=9)(images, np.arange(3)))
 
 
-def test_width_of_a_blurred_line_is_sigma_pixels_whatever_the_image_size():
-    for width in (48, 96):
-        images = np.zeros((1, 48, width, 3), dtype=np.uint8)
-        images[:, :, width // 2] = 255
-        profile = gaussian_blur(images, sigma=2.0)[0, 24, :, 0].astype(float)
-        offset = np.arange(width) - width // 2
-        assert math.sqrt((profile * offset**2).sum() / profile.sum()) == pytest.approx(2.0, abs=0.06)
+SIDE = st.integers(8, 40)
+PARAMETERS = {
+    "gaussian_noise": {"sigma": st.floats(1e-9, 1e6)},
+    "shot_noise": {"rate": st.floats(1e-300, 1e9)},
+    "impulse_noise": {"fraction": st.floats(1e-300, 1)},
+    "speckle_noise": {"sigma": st.floats(1e-300, 1e6)},
+    "gaussian_blur": {"sigma": st.floats(1e-300, 2)},
+    "defocus_blur": {"radius": st.floats(1e-300, 6), "alias": st.floats(1e-300, 1e300)},
+    "motion_blur": {"radius": st.floats(1e-300, 50), "sigma": st.floats(1e-300, 1e300)},
+    "brightness": {"shift": st.floats(-1, 1)},
+    "contrast": {"factor": st.floats(0, 1000), "mean": st.sampled_from(["grey", "channels"])},
+    "saturation": {"scale": st.floats(0, 1000), "shift": st.floats(-1, 1)},
+    "fog": {"amount": st.floats(1e-300, 1e300), "decay": st.floats(1, 100)},
+    "pixelation": {"scale": st.floats(0.125, 1)},
+    "jpeg": {"quality": st.integers(1, 95)},
+}
 
 
-def test_blur_mirrors_the_border_and_keeps_flat_images():
-    assert np.array_equal(gaussian_blur(flat(77, 2), sigma=2.0), flat(77, 2))
-    images = np.zeros((1, 32, 32, 3), dtype=np.uint8)
-    images[:, :, :2] = 200
-    weights = kernel(1.0)  # columns 3 2 1 [0 1 2 3]: those of value 200 are 0, 1 and the mirrored 1
-    assert gaussian_blur(images, sigma=1.0)[0, 16, 0, 0] == pytest.approx(200 * weights[2:5].sum(), abs=0.51)
+@pytest.mark.parametrize("corruption", PARAMETERS)
+@settings(max_examples=15, deadline=None)
+@given(data=st.data())
+def test_any_allowed_parameter_gives_images_alone_as_in_company(corruption, data):
+    parameters = {name: data.draw(values) for name, values in PARAMETERS[corruption].items()}
+    distortion = of(corruption, seed=data.draw(st.integers(0, 2**40)), **parameters)
+    shape = (3, data.draw(SIDE), data.draw(SIDE), 3)
+    images = np.random.default_rng(data.draw(st.integers(0, 99))).integers(0, 256, shape, dtype=np.uint8)
+    index = np.array(data.draw(st.lists(st.integers(0, 2**40), min_size=3, max_size=3)))
+    made = distortion(images, index)
+    assert made.shape == images.shape
+    assert made.dtype == np.uint8
+    for i in range(3):
+        assert np.array_equal(distortion(images[i : i + 1], index[i : i + 1])[0], made[i])
 
 
-def test_more_blur_leaves_less_detail():
-    images = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3), dtype=np.uint8)
-    spread = [gaussian_blur(images, sigma=s).std() for s in (0.3, 0.5, 1.0, 2.0, 4.0)]
-    assert spread == sorted(spread, reverse=True)
-    assert spread[0] > 3.0 * spread[-1]
+# Spec
 
 
-# Noise
+def test_families():
+    found = {name: of(name, **dict(parameters[2])).family for name, parameters in PRESETS.items()}
+    assert found == {
+        **dict.fromkeys(["gaussian_noise", "shot_noise", "impulse_noise", "speckle_noise"], "noise"),
+        **dict.fromkeys(["gaussian_blur", "defocus_blur", "motion_blur"], "blur"),
+        **dict.fromkeys(["brightness", "contrast", "saturation", "fog"], "light"),
+        **dict.fromkeys(["pixelation", "jpeg"], "compression"),
+    }
+    assert of("pristine").family == "pristine"
+    assert {c.family for c in CORRUPTIONS.values()} == set(FAMILIES)
 
 
-@pytest.mark.parametrize("sigma", [5.0, 20.0, 30.0])
-def test_noise_has_the_standard_deviation_it_says(sigma):
-    noise = gaussian_noise(flat(128), np.arange(20), sigma=sigma, seed=0).astype(float) - 128.0
-    assert noise.std() == pytest.approx(math.hypot(sigma, 1 / math.sqrt(12)), rel=0.02)
-    assert abs(noise.mean()) < 4.0 * sigma / math.sqrt(noise.size)
-    assert abs(np.corrcoef(noise[..., 0].ravel(), noise[..., 1].ravel())[0, 1]) < 0.03
-    assert abs(np.corrcoef(noise[:10].ravel(), noise[10:].ravel())[0, 1]) < 0.03
+BAD_NUMBERS = [0, 0.0, -1.0, math.nan, math.inf, -math.inf, "5", None, True, [1.0]]
 
 
-def test_noise_is_clipped_at_both_ends():
-    sigma = 20.0
-    for value, end in ((255, 255), (0, 0)):
-        noisy = gaussian_noise(flat(value), np.arange(20), sigma=sigma, seed=1).astype(float)
-        inside = np.abs(noisy - value)
-        assert (noisy == end).mean() == pytest.approx(0.5, abs=0.03)
-        assert inside.mean() == pytest.approx(sigma / math.sqrt(2.0 * math.pi), rel=0.03)  # half of a folded normal
-        assert inside.max() < 6.0 * sigma
+@pytest.mark.parametrize(
+    ("corruption", "name", "allowed", "bad"),
+    [
+        ("gaussian_noise", "sigma", "a finite number > 0", BAD_NUMBERS),
+        ("gaussian_noise", "overflow", r"are \('clip', 'wrap_sum', 'wrap_noise'\)", ["saturate", 1, None]),
+        ("shot_noise", "rate", "a finite number > 0", BAD_NUMBERS),
+        ("impulse_noise", "fraction", "a finite number > 0 and <= 1", [*BAD_NUMBERS, 1.001]),
+        ("speckle_noise", "sigma", "a finite number > 0", BAD_NUMBERS),
+        ("gaussian_blur", "sigma", "a finite number > 0", BAD_NUMBERS),
+        ("defocus_blur", "radius", "a finite number > 0 and <= 1000", [*BAD_NUMBERS, 1001]),
+        ("defocus_blur", "alias", "a finite number > 0", BAD_NUMBERS),
+        ("motion_blur", "radius", "a finite number > 0 and <= 1000", BAD_NUMBERS),
+        ("motion_blur", "sigma", "a finite number > 0", BAD_NUMBERS),
+        ("brightness", "shift", "a finite number >= -1 and <= 1", [-1.1, 1.1, math.nan, "0"]),
+        ("contrast", "factor", "a finite number >= 0", [*BAD_NUMBERS[2:], 1001]),
+        ("contrast", "mean", r"are \('grey', 'channels'\)", ["median", 0]),
+        ("saturation", "scale", "a finite number >= 0", BAD_NUMBERS[2:]),
+        ("saturation", "shift", "a finite number >= -1 and <= 1", [-1.1, 1.1, math.inf]),
+        ("fog", "amount", "a finite number > 0", BAD_NUMBERS),
+        ("fog", "decay", "a finite number >= 1 and <= 100", [0.99, 101, math.nan]),
+        ("pixelation", "scale", "a finite number > 0 and <= 1", [*BAD_NUMBERS, 1.1]),
+        ("jpeg", "quality", r"a whole number in 1\.\.95", [0, 96, -3, 10.5, math.nan, math.inf, "50", True]),
+    ],
+)
+def test_bad_parameters_are_refused_when_the_distortion_is_made_and_when_the_function_is_called(
+    corruption, name, allowed, bad, photos
+):
+    good = dict(PRESETS[corruption][2])
+    entry = CORRUPTIONS[corruption]
+    drawn = {"index": np.arange(1), "seed": 0} if entry.seeded else {}
+    entry.apply(photos[:1], **drawn, **good)
+    for value in bad:
+        message = rf"^{name} is .*, allowed {allowed if 'are' in allowed else 'is ' + allowed}"
+        with pytest.raises(ValueError, match=message):
+            of(corruption, **{**good, name: value})
+        with pytest.raises(ValueError, match=message):
+            entry.apply(photos[:1], **drawn, **{**good, name: value})
 
 
-def test_noise_depends_on_seed_and_image_number():
-    images = flat(128, 3)
-    one = gaussian_noise(images, np.array([0, 1, 0]), sigma=10.0, seed=0)
-    assert np.array_equal(one[0], one[2])
-    assert not np.array_equal(one[0], one[1])
-    assert not np.array_equal(one, gaussian_noise(images, np.array([0, 1, 0]), sigma=10.0, seed=1))
+def test_brightness_factor_has_bounds_too():
+    for bad in (-0.5, math.nan, 1001.0):
+        with pytest.raises(ValueError, match=f"factor is {bad}, allowed is a finite number >= 0 and <= 1000"):
+            of("brightness", factor=bad)
 
 
-@pytest.mark.parametrize(("sigma", "share"), [(1.0, 0.1587), (0.5, 0.0228), (2.0, 0.3085)])
-def test_replica_that_casts_the_noise_first_whitens_channels(sigma, share):
-    """A draw of -1 or less becomes 254 or 255, whose saturated sum is white: P(z <= -1 / sigma)."""
-    noisy = gaussian_noise(flat(128, 60), np.arange(60), sigma=sigma, seed=2, overflow="wrap_noise")
-    assert (noisy == 255).mean() == pytest.approx(share, abs=0.004)
-    assert noisy.min() == 128  # nothing ever grows darker
-    clipped = gaussian_noise(flat(128, 60), np.arange(60), sigma=sigma, seed=2)
-    assert not (clipped == 255).any()
+def test_unknown_and_missing_names_are_refused():
+    with pytest.raises(ValueError, match=r"corruption is 'frost', allowed are \['brightness', 'contrast'"):
+        of("frost")
+    with pytest.raises(ValueError, match=r"gaussian_blur has no parameter 'sgima', allowed are \['sigma'\]"):
+        of("gaussian_blur", sgima=1.0)
+    with pytest.raises(ValueError, match=r"pristine has no parameter 'sigma', allowed are \[\]"):
+        of("pristine", sigma=1.0)
+    with pytest.raises(ValueError, match=r"fog needs \['decay'\], found \['amount'\]"):
+        of("fog", amount=1.0)
+    for parameters in ({}, {"factor": 0.5, "shift": 0.1}):
+        with pytest.raises(ValueError, match=r"brightness needs exactly one of \['factor', 'shift'\]"):
+            of("brightness", **parameters)
+    for seed in (-1, 0.5, "0", None):
+        with pytest.raises(ValueError, match=rf"seed is {seed!r}, allowed is a whole number >= 0"):
+            of("pristine", seed=seed)
 
 
-def test_replica_that_casts_the_sum_starts_over_at_256():
-    """260 becomes 4 and -3 becomes 253: what clipping leaves white or black turns into its opposite."""
-    index = np.arange(20)
-    for value in (250, 5):
-        images = flat(value)
-        draws = np.stack([np.random.default_rng((3, int(i))).normal(0.0, 20.0, (32, 32, 3)) for i in index])
-        total = np.trunc(images + draws).astype(int)
-        wrapped = gaussian_noise(images, index, sigma=20.0, seed=3, overflow="wrap_sum")
-        assert np.array_equal(wrapped, total % 256)
-        over, under = total >= 256, total < 0
-        assert over.any() or under.any()
-        assert (wrapped[over] == total[over] - 256).all()
-        assert (wrapped[under] == total[under] + 256).all()
+def test_a_distortion_is_immutable_comparable_and_plain():
+    given_ = {"sigma": np.float32(0.5)}
+    one = of("gaussian_blur", **given_)
+    assert one == of("gaussian_blur", sigma=0.5)
+    assert json.loads(json.dumps(asdict(one))) == asdict(one)
+    assert of("jpeg", quality=10) == Distortion(name="jpeg", corruption="jpeg", parameters={"quality": 10}, seed=4)
+    with pytest.raises(FrozenInstanceError):
+        one.corruption = "jpeg"
+    parameters = {"sigma": 0.5}
+    kept = Distortion(name="soft", corruption="gaussian_blur", parameters=parameters)
+    parameters["sigma"] = 3.0
+    assert kept.parameters == {"sigma": 0.5}
 
 
-def test_clip_and_wrap_differ_on_bright_images():
-    images, index = flat(250), np.arange(20)
-    clip, wrap = (gaussian_noise(images, index, sigma=10.0, seed=5, overflow=o) for o in ("clip", "wrap_sum"))
-    share_above = 0.5 * math.erfc(0.6 / math.sqrt(2.0))  # P(250 + 10 z >= 256)
-    assert (wrap < 128).mean() == pytest.approx(share_above, abs=0.01)
-    assert (clip < 128).mean() == 0.0
-    assert psnr(images, clip) > psnr(images, wrap) + 10.0
-    middle = flat(128)
-    inner = [gaussian_noise(middle, index, sigma=10.0, seed=5, overflow=o).astype(int) for o in ("clip", "wrap_sum")]
-    assert np.abs(inner[0] - inner[1]).max() <= 1  # far from the ends only the rounding differs
+# Presets
 
 
-# Contrast, brightness, JPEG
+def test_presets_are_those_of_cifar_c():
+    """Two severities of each, from the definitions' own scale of 0..1."""
+    assert [preset("gaussian_noise", s).parameters["sigma"] for s in range(1, 6)] == pytest.approx(
+        [255 * sd for sd in (0.04, 0.06, 0.08, 0.09, 0.10)]
+    )
+    expected = {
+        "shot_noise": ({"rate": 500}, {"rate": 50}),
+        "impulse_noise": ({"fraction": 0.01}, {"fraction": 0.07}),
+        "speckle_noise": ({"sigma": 0.06}, {"sigma": 0.2}),
+        "gaussian_blur": ({"sigma": 0.4}, {"sigma": 1.0}),
+        "defocus_blur": ({"radius": 0.3, "alias": 0.4}, {"radius": 1.5, "alias": 0.1}),
+        "motion_blur": ({"radius": 6, "sigma": 1.0}, {"radius": 9, "sigma": 2.5}),
+        "fog": ({"amount": 0.2, "decay": 3.0}, {"amount": 1.5, "decay": 1.75}),
+        "brightness": ({"shift": 0.05}, {"shift": 0.3}),
+        "contrast": ({"factor": 0.75, "mean": "channels"}, {"factor": 0.15, "mean": "channels"}),
+        "saturation": ({"scale": 0.3, "shift": 0.0}, {"scale": 2.5, "shift": 0.2}),
+        "pixelation": ({"scale": 0.95}, {"scale": 0.65}),
+        "jpeg": ({"quality": 80}, {"quality": 40}),
+    }
+    assert expected.keys() | {"gaussian_noise"} == PRESETS.keys()
+    for corruption, ends in expected.items():
+        assert tuple(preset(corruption, s).parameters for s in (1, 5)) == ends
 
 
-@pytest.mark.parametrize("family", ["contrast", "brightness"])
-def test_factor_1_changes_nothing(family):
-    images = np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3), dtype=np.uint8)
-    assert np.array_equal(FAMILIES[family](images, factor=1.0), images)
+@pytest.mark.parametrize("corruption", PRESETS)
+def test_every_severity_changes_real_images_more_than_the_one_before(corruption, photos):
+    index = np.arange(len(photos))
+    change = [np.abs(preset(corruption, s)(photos, index).astype(int) - photos).mean() for s in range(1, 6)]
+    if corruption == "saturation":  # away from colour, then towards more of it
+        assert change[0] < change[1] > change[2] < change[3] < change[4]
+    elif corruption == "motion_blur":  # severities 3 and 4 differ in pixels that have no weight
+        assert change[0] < change[1] < change[2] == change[3] < change[4]
+    else:
+        assert (np.diff(change) > 0).all(), change
+    assert change[0] > 0.5
 
 
-def test_contrast_scales_the_distance_from_the_mean_grey():
-    images = scenes()
-    grey = (images @ np.array([0.2989, 0.587, 0.114])).mean(axis=(1, 2))
-    for factor in (0.2, 0.5):
-        expected = grey[:, None, None, None] + factor * (images - grey[:, None, None, None])
-        assert np.abs(contrast(images, factor=factor) - expected).max() <= 1.0
-    assert all(np.ptp(image) == 0 for image in contrast(images, factor=0.0))
-    assert contrast(images, factor=2.0).std() > images.std()
+def test_preset_names_and_what_is_refused():
+    assert preset("fog", 3) == Distortion(name="fog 3", corruption="fog", parameters={"amount": 0.75, "decay": 2.5})
+    assert preset("gaussian_noise", 5, seed=7).name == "gaussian noise 5"
+    assert preset("gaussian_noise", 5, seed=7).seed == 7
+    for severity in (0, 6, 1.5, True, "3", None):
+        with pytest.raises(ValueError, match=rf"severity is {severity!r}, allowed is a whole number in 1\.\.5"):
+            preset("fog", severity)
+    for corruption in ("pristine", "snow"):
+        with pytest.raises(ValueError, match=f"corruption is '{corruption}', allowed are "):
+            preset(corruption, 1)
 
 
-def test_brightness_multiplies_and_clips():
-    images = scenes()
-    for factor in (0.0, 0.4, 1.7):
-        expected = np.clip(np.rint(images * factor), 0, 255)
-        assert np.array_equal(brightness(images, factor=factor), expected)
-    assert brightness(images, factor=1.7).max() == 255
+# Configurations
 
 
-def test_better_jpeg_quality_is_nearer_to_the_image():
-    images = scenes()
-    near = [psnr(images, jpeg(images, quality=q)) for q in (5, 15, 40, 75, 95)]
-    assert near == sorted(near)
-    assert near[0] < 32.0 < 36.0 < near[-1]
+def conditions(name):
+    with initialize_config_module("offramp.conf", version_base="1.3"):
+        cfg = compose("extract", overrides=[f"conditions={name}"])
+    return list(instantiate(cfg.conditions, _convert_="all"))
 
 
-@pytest.mark.parametrize("bad", [0.0, -1.0, math.nan, math.inf])
-def test_sigma_must_be_positive(bad):
-    for distort in (
-        lambda: gaussian_blur(scenes(1), sigma=bad),
-        lambda: gaussian_noise(scenes(1), np.arange(1), sigma=bad, seed=0),
-    ):
-        with pytest.raises(ValueError, match=f"sigma is {bad}, allowed is a finite number > 0"):
-            distort()
+def test_standard_conditions():
+    made = conditions("standard")
+    assert [d.name for d in made] == [
+        "pristine",
+        *(f"blur {s}" for s in ("0.5", "0.8", "1.0", "1.5", "2.0")),
+        *(f"noise {s}" for s in ("5", "10", "12.75", "20", "25.5", "40")),
+        *("contrast 0.5", "contrast 0.2", "brightness 0.4", "fog 3", "jpeg 10"),
+    ]
+    assert [d.family for d in made] == ["pristine", *["blur"] * 5, *["noise"] * 6, *["light"] * 4, "compression"]
+    for distortion in made[1:12]:
+        assert distortion.parameters == {"sigma": float(distortion.name.split()[1])}
+    assert made[14].parameters == {"factor": 0.4}
+    assert made[15] == preset("fog", 3)
 
 
-@pytest.mark.parametrize("bad", [-0.5, math.nan, math.inf])
-@pytest.mark.parametrize("family", ["contrast", "brightness"])
-def test_factor_must_not_be_negative(family, bad):
-    with pytest.raises(ValueError, match=f"factor is {bad}, allowed is a finite number >= 0"):
-        FAMILIES[family](scenes(1), factor=bad)
-
-
-@pytest.mark.parametrize("bad", [0, 96, -3, 10.5, math.nan])
-def test_quality_must_be_one_of_jpegs_own(bad):
-    with pytest.raises(ValueError, match=rf"quality is {bad}, allowed is a whole number in 1\.\.95"):
-        jpeg(scenes(1), quality=bad)
-
-
-def test_other_bad_parameters_are_named_with_value_and_what_is_allowed():
-    with pytest.raises(ValueError, match=r"overflow is 'saturate', allowed are \('clip', 'wrap_sum', 'wrap_noise'\)"):
-        gaussian_noise(scenes(1), np.arange(1), sigma=1.0, seed=0, overflow="saturate")
-    with pytest.raises(ValueError, match=r"family is 'fog', allowed are \['blur', 'brightness'"):
-        Distortion(name="fog", family="fog")
-
-
-def test_blur_must_fit_into_the_image():
-    assert gaussian_blur(scenes(1), sigma=10.3).shape == (1, 32, 32, 3)
-    with pytest.raises(ValueError, match=r"sigma is 10\.4, allowed is below 10\.3"):
-        gaussian_blur(scenes(1), sigma=10.4)
-    with pytest.raises(ValueError, match="sigma"):
-        gaussian_blur(scenes(1, 32, 8), sigma=3.0)
-
-
-def test_noise_needs_one_number_for_each_image():
-    for index in (np.arange(1), np.arange(2)):
-        with pytest.raises(ValueError, match=rf"index has shape \({len(index)},\), allowed is \(3,\)"):
-            gaussian_noise(scenes(3), index, sigma=1.0, seed=0)
+def test_conditions_of_cifar_c():
+    made = conditions("cifar_c")
+    assert made == cifar_c()
+    assert len({d.name for d in made}) == len(made) == 66
+    assert made[0].corruption == "pristine"
