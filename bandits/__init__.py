@@ -6,6 +6,7 @@ confidences that it revealed) comes back.  No label reaches a policy: only the s
 
 from offramp.bandits.adaee import AdaEE
 from offramp.bandits.arms import Arm, Arms
+from offramp.bandits.conformal_floor import ConformalFloor
 from offramp.bandits.contract import ContractError, Decision, Observation, Quote
 from offramp.bandits.costs import MacsAndBytes, PaperUnits, PriceList, Profile
 from offramp.bandits.engine import Engine
@@ -22,6 +23,7 @@ __all__ = [
     "AdaEE",
     "Arm",
     "Arms",
+    "ConformalFloor",
     "ContractError",
     "Decision",
     "Engine",
