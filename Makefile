@@ -5,7 +5,7 @@ BIN := .venv/bin
 .PHONY: demo test check-long bench lint clean
 
 demo: .venv/experiments            ## play the main job on the embedded cache: table and report
-	$(BIN)/offramp compare world=both folder=runs/demo
+	$(BIN)/offramp compare world=demo folder=runs/demo
 
 test: .venv/dev lint               ## lint, types, tests, doctests
 	$(BIN)/python -m pytest -q -m "not long"

@@ -180,7 +180,8 @@ class Observation:
     answered_at
         Exit whose answer was served, 1..L.
     offloaded
-        Was that the cloud's answer?
+        Was the cloud asked for the answer?  It is exit L that answers then, but for the fallback of
+        `offramp.bandits.reveal.most_confident`.
     audited
         Was the edge's answer served and the sample offloaded as well?
     prediction
@@ -237,7 +238,7 @@ class Observation:
 
     @property
     def offloaded(self) -> bool:
-        """Was that the cloud's answer?"""
+        """Was the cloud asked for the answer?"""
         return bool(self.row[rows.OFFLOADED])
 
     @property
@@ -280,7 +281,8 @@ def explain(flag: int, row: FloatArray, exits: int) -> str:
         return "audited is 1, allowed is 0: the decision asked for no audit"
     if code == rows.KIND and at == rows.OFFLOADED:
         return (
-            f"offloaded is {value:g} with answered_at {row[0]:g}: the cloud answers at exit {exits} and without audit"
+            f"offloaded is {value:g} with answered_at {row[0]:g}: the cloud answers at exit {exits} and without audit, "
+            f"or is revealed to be below the threshold at the cut and less sure than the exit that answers"
         )
     if code == rows.KIND:
         return f"field {('answered_at', 'offloaded', 'audited')[at]} is {value}, allowed is 0 or 1"

@@ -26,6 +26,8 @@ class Profile:
         Bytes sent when the edge stops at each cut, (L + 1,): the input at cut 0, feature maps between, 0 at cut L.
     layers
         Layers of the backbone passed at each exit, (L,), as the papers count them.
+    router_macs
+        Multiply-accumulates of what picks the expert, before the first segment; 0 without.
 
     """
 
@@ -33,6 +35,7 @@ class Profile:
     head_macs: tuple[int, ...]
     payload_bytes: tuple[int, ...]
     layers: tuple[int, ...]
+    router_macs: int = 0
 
     def __post_init__(self) -> None:
         for name in ("segment_macs", "head_macs", "payload_bytes", "layers"):
@@ -41,6 +44,8 @@ class Profile:
             wanted = self.exits + (name == "payload_bytes")
             if len(values) != wanted or min(values) < 0:
                 raise ValueError(f"{name} is {values}, allowed are {wanted} whole numbers >= 0")
+        if self.router_macs < 0:
+            raise ValueError(f"router_macs is {self.router_macs}, allowed is a whole number >= 0")
         if self.payload_bytes[-1] != 0:
             raise ValueError(f"payload_bytes of the last cut is {self.payload_bytes[-1]}, allowed is 0")
 
@@ -50,12 +55,15 @@ class Profile:
         return len(self.segment_macs)
 
     def edge_macs(self, evaluate: str) -> np.ndarray[Any, np.dtype[np.float64]]:
-        """Multiply-accumulates up to each cut, (L + 1,), with the cut's own head or with all heads on the way."""
+        """Multiply-accumulates up to each cut, (L + 1,), with the cut's own head or with all heads on the way.
+
+        An input that is sent as it is costs none: who computes on it routes it.
+        """
         if evaluate not in EVALUATE:
             raise ValueError(f"evaluate is {evaluate!r}, allowed are {EVALUATE}")
         heads = np.array(self.head_macs, dtype=np.float64)
         spent = np.cumsum(self.segment_macs) + (np.cumsum(heads) if evaluate == "prefix" else heads)
-        return np.concatenate([[0.0], spent])
+        return np.concatenate([[0.0], spent + self.router_macs])
 
 
 class PriceList(Protocol):

@@ -61,7 +61,7 @@ class World(NamedTuple):
     quotes: FloatArray  # (P, W) decision rows that hold a quote
     gap: FloatArray  # (S, P, A) pseudo-regret of each arm
     work: FloatArray  # (2, L + 1) multiply-accumulates up to each cut, and bytes sent from there
-    options: IntArray  # (3,) see `offramp.bandits.reveal`
+    options: IntArray  # (4,) see `offramp.bandits.reveal`
 
 
 class Block(NamedTuple):

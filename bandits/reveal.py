@@ -25,7 +25,7 @@ from offramp.bandits.rows import (
 )
 
 # World options, the fields of an int64 array.
-PREFIX, CLOUD_ALL, ORACLE = range(3)
+PREFIX, CLOUD_ALL, ORACLE, FALLBACK = range(4)
 
 
 @kernel
@@ -41,13 +41,35 @@ def answering_exit(truth: FloatArray, decision: FloatArray) -> int:
 
 
 @kernel
-def note(truth: FloatArray, decision: FloatArray, at: int, observation: FloatArray) -> None:
+def most_confident(truth: FloatArray, decision: FloatArray, options: IntArray) -> int:
+    """The exit that answers an offloaded sample when the cloud's answer may be doubted, 1..L.
+
+    Where the last exit stays below the threshold at the cut, it is the most confident one of the exits that the edge
+    evaluated and the last (the deepest of equals).  A cut that never answers sets no target to stay below.
+    """
+    exits = whole(decision[EXITS])
+    cut = whole(decision[CUT])
+    rule = thresholds_at(exits)
+    if cut == 0 or decision[rule + cut - 1] == math.inf or truth[exits - 1] >= decision[rule + cut - 1]:
+        return exits
+    best = exits - 1
+    for j in range(cut):
+        k = whole(cut - 1 - j)
+        if (j == 0 or options[PREFIX] == 1 or decision[rule + k] < math.inf) and truth[k] > truth[best]:
+            best = k
+    return best + 1
+
+
+@kernel
+def note(truth: FloatArray, decision: FloatArray, options: IntArray, at: int, observation: FloatArray) -> None:
     """Write down who answered, how surely, and what was sent.
 
     Last of all, since what a loop wrote could, for all the compiler knows, be one of these fields.
     """
     exits = whole(decision[EXITS])
     answered = exits if at == 0 else at
+    if at == 0 and options[FALLBACK] == 1:
+        answered = most_confident(truth, decision, options)
     audited = decision[AUDIT] == 1.0 and at > 0 and decision[CUT] < exits
     observation[CONFIDENCE + answered - 1] = truth[whole(answered - 1)]
     observation[ANSWERED_AT] = answered
@@ -75,7 +97,8 @@ def reveal(
         A decision row.
     options
         Are all heads up to the cut evaluated (else only those that may answer, and the cut's own)?  Does the cloud
-        return every deeper confidence (else only the last)?  Is everything revealed (replicas of published code)?
+        return every deeper confidence (else only the last)?  Is everything revealed (replicas of published code)?  Does
+        the most confident exit answer where even the last is below the threshold (`most_confident`)?
     observation
         The observation row to fill.
 
@@ -84,11 +107,11 @@ def reveal(
     cut = whole(decision[CUT])
     rule = thresholds_at(exits)
     at = answering_exit(truth, decision)
-    computed = cut if at == 0 else at
     everything = options[ORACLE] == 1
-    low = exits if everything else (computed if options[PREFIX] == 1 else 0)
     # The audit's condition stands in `note` as well: a kernel of its own costs the compiled loop 3 ns of 64.
     sent = at == 0 or (decision[AUDIT] == 1.0 and cut < exits)
+    computed = cut if sent else at
+    low = exits if everything else (computed if options[PREFIX] == 1 else 0)
     high = (cut if options[CLOUD_ALL] == 1 else exits - 1) if sent else exits
     for j in range(exits):
         if j < low or j >= high or (j < computed and (j == computed - 1 or decision[rule + j] < math.inf)):
@@ -97,7 +120,7 @@ def reveal(
         else:
             observation[CONFIDENCE + j] = math.nan
             observation[CONFIDENCE + exits + j] = -1.0
-    note(truth, decision, at, observation)
+    note(truth, decision, options, at, observation)
 
 
 @kernel
@@ -117,13 +140,14 @@ def reveal_answer(
     last = whole(observation[ANSWERED_AT])
     if last > 0:
         observation[CONFIDENCE + last - 1] = math.nan
-    note(truth, decision, answering_exit(truth, decision), observation)
+    note(truth, decision, options, answering_exit(truth, decision), observation)
 
 
 @kernel
 def depth(decision: FloatArray, observation: FloatArray) -> int:
-    """How far the edge computed: up to the exit that answered, or up to the cut."""
-    return whole(decision[CUT]) if observation[OFFLOADED] == 1.0 else whole(observation[ANSWERED_AT])
+    """How far the edge computed: up to the exit that answered, or up to the cut, from where it sends."""
+    sent = observation[OFFLOADED] + observation[AUDITED] > 0.0
+    return whole(decision[CUT]) if sent else whole(observation[ANSWERED_AT])
 
 
 @kernel

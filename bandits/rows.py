@@ -24,7 +24,7 @@ An *observation row*:
 
 ====================  ===========  ==================================================================
 ANSWERED_AT           1            exit whose answer was served, 1..L
-OFFLOADED             1            1 = the cloud's answer was served
+OFFLOADED             1            1 = the cloud was asked for the answer (and gave it, unless it was doubted)
 AUDITED               1            1 = the edge's answer was served and the sample was offloaded as well
 EDGE_PAID             1            edge cost as measured, nan = as quoted
 OFFLOAD_PAID          1            offload cost as measured, nan = as quoted
@@ -110,6 +110,18 @@ def check_given(row: FloatArray, exits: int, context: int) -> int:
 
 
 @kernel
+def falls_back(confidence: FloatArray, exit_index: int, decision: FloatArray) -> bool:
+    """May this exit of the edge answer although the sample was offloaded?
+
+    Only where the last exit is revealed, less sure, and below the threshold at the cut.
+    """
+    exits = whole(decision[EXITS])
+    last = confidence[exits - 1]
+    target = decision[thresholds_at(exits) + whole(decision[CUT]) - 1]
+    return last < target and target < math.inf and confidence[exit_index] > last  # type: ignore[no-any-return]
+
+
+@kernel
 def check_observation(decision: FloatArray, observation: FloatArray, exits: int) -> int:
     """0 for an observation that this decision can have led to, else a flag that says what is wrong and where."""
     if decision.shape[0] < context_at(exits) or decision[EXITS] != exits:
@@ -136,7 +148,9 @@ def check_observation(decision: FloatArray, observation: FloatArray, exits: int)
         for i in range(whole(cut)):
             if observation[CONFIDENCE + i] >= decision[thresholds_at(exits) + i]:
                 return FAULT * ANSWER + 2
-        if at != exits or cut == exits or observation[AUDITED] == 1.0:
+        if at != exits and not (at <= cut and falls_back(confidence, whole(at - 1.0), decision)):
+            return FAULT * KIND + OFFLOADED
+        if cut == exits or observation[AUDITED] == 1.0:
             return FAULT * KIND + OFFLOADED
     elif at > cut or not observation[CONFIDENCE + int(at) - 1] >= decision[thresholds_at(exits) + int(at) - 1]:
         return FAULT * ANSWER + 1

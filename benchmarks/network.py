@@ -1,4 +1,4 @@
-"""The row about the network: all exits in one pass against the plain backbone."""
+"""The rows about the network: all exits against the plain backbone, and experts against the network's own exits."""
 
 from collections.abc import Iterator
 
@@ -27,3 +27,38 @@ def exits(quick: bool) -> Iterator[Row]:
     yield of(f"all exits / plain backbone, batch of {BATCH}", taken[:, 0] / taken[:, 1], "x", target=1.3)
     yield of("· all exits", taken[:, 0] * 1e3, "ms a batch")
     yield of("· plain backbone", taken[:, 1] * 1e3, "ms a batch")
+
+
+def experts(quick: bool) -> Iterator[Row]:
+    """Router and the chosen expert's exits against the network's own exits, 32 x 32 pixels, one thread."""
+    import torch
+
+    from offramp.models.data import normalise
+    from offramp.models.experts import Experts
+    from offramp.models.network import mobilenet_v2_exits
+    from offramp.models.router import load_router
+    from offramp.models.weights import HERE
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        network = mobilenet_v2_exits().eval().to(memory_format=torch.channels_last)
+        bank = Experts.load(network, HERE / "mobilenet_v2_cifar10.experts.safetensors")
+        router, heads = load_router(), bank["blur"]
+        pixels = torch.randint(0, 256, (BATCH, 32, 32, 3), dtype=torch.uint8)
+        images, one = normalise(pixels), normalise(pixels[:1])
+        with torch.inference_mode():
+            jobs = [
+                lambda: (router(pixels), network(images, heads)),
+                lambda: network(images),
+                lambda: router(pixels),
+                lambda: (router(pixels[:1]), network(one, heads)),
+                lambda: network(one),
+            ]
+            taken = in_turns(jobs, 5 if quick else REPEATS)
+    finally:
+        torch.set_num_threads(before)
+    name = "router + expert's exits / own exits"
+    yield of(f"{name}, batch of {BATCH}", taken[:, 0] / taken[:, 1], "x", target=1.05)
+    yield of("· router alone", taken[:, 2] / BATCH * 1e6, "us an image")
+    yield of(f"{name}, one image", taken[:, 3] / taken[:, 4], "x")

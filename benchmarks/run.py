@@ -30,6 +30,7 @@ JOBS: dict[str, Callable[[bool], Iterator[Row]]] = {
     "start": programs.start,
     "compare": programs.compare,
     "exits": network.exits,
+    "experts": network.experts,
 }
 
 

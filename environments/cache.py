@@ -1,29 +1,25 @@
 """The confidence cache: what every exit says about every sample under every condition, checked to the last bit."""
 
-import hashlib
-import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from safetensors import SafetensorError
-from safetensors.numpy import load, save
 
 from offramp.bandits.costs import Profile as Profile
+from offramp.environments import compact, sealed
+from offramp.environments.sealed import CacheError as CacheError
+from offramp.environments.temperature import tempered
 
-SCHEMA = "offramp-cache-1"
+SCHEMA = "offramp-cache-2"
 SPLITS = ("validation", "test")
+CALIBRATIONS = ("raw", "global", "exit", "expert_exit")
 HERE = Path(__file__).parent
 _TENSORS = {"confidence": np.float32, "prediction": np.int16, "label": np.int16, "sample": np.int64, "split": np.int8}
-_MANIFEST = ("conditions", "experts", "exits", "classes", "profile", "hashes", "notes")
-_UNSEALED = "0" * 64  # stands where the file's own hash will stand, while that hash is taken
-
-
-class CacheError(ValueError):
-    """A cache cannot be built or read; the message names the field, the value and what is allowed."""
+_OPTIONAL = {"spread": np.uint8, "router": np.float16}
+_MANIFEST = ("calibrations", "conditions", "experts", "exits", "classes", "profile", "hashes", "notes")
 
 
 @dataclass(frozen=True)
@@ -32,7 +28,7 @@ class Condition:
 
     name: str
     family: str
-    parameters: Mapping[str, float] = field(default_factory=dict)
+    parameters: Mapping[str, float | str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -63,6 +59,14 @@ class ConfidenceCache:
         SHA-256 of model and data.
     notes
         Whatever else a reader should know.
+    spread
+        With the confidence it stands for the logits at any temperature, (S, E, N, L) uint8, see
+        `offramp.environments.temperature`; None where it was not kept.
+    router
+        The router's probability of each expert, (S, N, E) in [0, 1], each row summing to 1; None without a router.
+    calibrations
+        Temperatures (E, L) > 0 by name, fitted on validation samples: "global" (one for all), "exit" (one for each
+        exit, whichever expert is asked), "expert_exit".
 
     """
 
@@ -78,6 +82,9 @@ class ConfidenceCache:
     profile: Profile | None
     hashes: Mapping[str, str]
     notes: Mapping[str, Any]
+    spread: npt.NDArray[np.uint8] | None = None
+    router: npt.NDArray[np.float64] | None = None
+    calibrations: Mapping[str, npt.NDArray[np.float64]] = field(default_factory=dict)
 
     @classmethod
     def from_arrays(
@@ -95,6 +102,9 @@ class ConfidenceCache:
         profile: Profile | None = None,
         hashes: Mapping[str, str] | None = None,
         notes: Mapping[str, Any] | None = None,
+        spread: npt.ArrayLike | None = None,
+        router: npt.ArrayLike | None = None,
+        calibrations: Mapping[str, npt.ArrayLike] | None = None,
     ) -> "ConfidenceCache":
         """Build a cache from arrays of your own; see the class for shapes.  An axis of one expert may be left out.
 
@@ -119,15 +129,16 @@ class ConfidenceCache:
         c = _array("confidence", confidence, np.float32)
         p = _array("prediction", prediction, np.int16)
         y = _array("label", label, np.int16)
+        w = None if spread is None else _array("spread", spread, np.uint8)
         if c.ndim == 3 and p.ndim == 3 and len(experts) == 1:
-            c, p = c[:, None], p[:, None]
+            c, p, w = c[:, None], p[:, None], w if w is None else w[:, None]
         if c.ndim != 4:
             raise CacheError(f"confidence has shape {c.shape}, allowed is (conditions, experts, samples, exits)")
         if y.ndim != 1:
             raise CacheError(f"label has shape {y.shape}, allowed is (samples,)")
         n, exit_count = c.shape[2:]
         made = cls(
-            confidence=c.astype(np.float64),
+            confidence=np.ascontiguousarray(c, dtype=np.float64),
             prediction=p,
             label=y,
             sample=np.arange(n) if sample is None else _array("sample", sample, np.int64),
@@ -139,6 +150,9 @@ class ConfidenceCache:
             profile=profile,
             hashes=dict(hashes or {}),
             notes=dict(notes or {}),
+            spread=w,
+            router=None if router is None else _array("router", router, np.float64),
+            calibrations={k: _numbers(f"calibrations[{k!r}]", v) for k, v in (calibrations or {}).items()},
         )
         made._check()
         return made
@@ -171,6 +185,26 @@ class ConfidenceCache:
                 raise CacheError(f"{axis} are {list(names)}, allowed are names that differ")
         if self.profile is not None and self.profile.exits != shape[3]:
             raise CacheError(f"profile speaks of {self.profile.exits} exits, allowed is {shape[3]} as in confidence")
+        self._check_router_and_calibrations(shape)
+
+    def _check_router_and_calibrations(self, shape: tuple[int, ...]) -> None:
+        if self.spread is not None and self.spread.shape != shape:
+            raise CacheError(f"spread has shape {self.spread.shape}, allowed is {shape} as confidence")
+        if self.router is not None:
+            wanted = (shape[0], shape[2], shape[1])
+            if self.router.shape != wanted:
+                raise CacheError(f"router has shape {self.router.shape}, allowed is {wanted}: condition, label, expert")
+            total = self.router.sum(axis=2)
+            _refuse("router's sum over the experts", total, ~(np.abs(total - 1.0) < 0.01), "1")
+        for name, temperature in self.calibrations.items():
+            if name not in CALIBRATIONS[1:]:
+                raise CacheError(f"calibrations name {name!r}, allowed are {CALIBRATIONS[1:]}")
+            if temperature.shape != (shape[1], shape[3]):
+                raise CacheError(f"calibrations[{name!r}] has shape {temperature.shape}, allowed is {shape[1::2]}")
+            bad = ~((temperature > 0.0) & (temperature < np.inf))
+            _refuse(f"calibrations[{name!r}]", temperature, bad, "a finite temperature > 0")
+        if self.calibrations and self.spread is None:
+            raise CacheError("calibrations are given without the spread, allowed are both: temperatures need it")
 
     def condition(self, name: str) -> int:
         """Index of a condition.
@@ -197,19 +231,48 @@ class ConfidenceCache:
 
     def select(self, keep: npt.NDArray[Any]) -> "ConfidenceCache":
         """The samples that an index or a mask picks, in its order."""
-        return ConfidenceCache(
-            **{
-                **self.__dict__,
-                "confidence": np.ascontiguousarray(self.confidence[:, :, keep]),
-                "prediction": np.ascontiguousarray(self.prediction[:, :, keep]),
-                "label": self.label[keep],
-                "sample": self.sample[keep],
-                "split": self.split[keep],
-            }
+        return replace(
+            self,
+            confidence=np.ascontiguousarray(self.confidence[:, :, keep]),
+            prediction=np.ascontiguousarray(self.prediction[:, :, keep]),
+            label=self.label[keep],
+            sample=self.sample[keep],
+            split=self.split[keep],
+            spread=None if self.spread is None else np.ascontiguousarray(self.spread[:, :, keep]),
+            router=None if self.router is None else np.ascontiguousarray(self.router[:, keep]),
         )
 
-    def save(self, path: str | Path) -> None:
-        """Write the cache: the file is the old one or the whole new one, never a part."""
+    def calibrated(self, calibration: str) -> "ConfidenceCache":
+        """The same cache with its confidences at the temperatures of a calibration, or as they are for "raw".
+
+        Raises
+        ------
+        CacheError
+            This cache does not hold the calibration.
+
+        """
+        if calibration == "raw":
+            return self
+        if calibration not in self.calibrations or self.spread is None:
+            allowed = ("raw", *self.calibrations)
+            raise CacheError(f"calibration is {calibration!r}, allowed in this cache are {allowed}")
+        at = self.calibrations[calibration][None, :, None, :]
+        confidence = tempered(self.confidence, self.spread, at, self.classes)
+        # The spread belongs to the confidence at temperature 1: it would be wrong beside these.
+        return replace(self, confidence=confidence, spread=None, calibrations={})
+
+    def save(self, path: str | Path, *, small: bool = False) -> None:
+        """Write the cache: the file is the old one or the whole new one, never a part.
+
+        Parameters
+        ----------
+        path
+            Where to.
+        small
+            Pack each confidence and prediction into 2 bytes (4 above 16 classes) in place of 6: confidences then lose
+            up to 3.7e-4, see `offramp.environments.compact`.
+
+        """
         manifest = {
             "conditions": [asdict(c) for c in self.conditions],
             "experts": self.experts,
@@ -218,14 +281,14 @@ class ConfidenceCache:
             "profile": None if self.profile is None else asdict(self.profile),
             "hashes": dict(self.hashes),
             "notes": dict(self.notes),
+            "calibrations": {name: t.tolist() for name, t in self.calibrations.items()},
         }
-        tensors = {name: np.ascontiguousarray(getattr(self, name), dtype=kind) for name, kind in _TENSORS.items()}
-        meta = {"schema": SCHEMA, "manifest": json.dumps(manifest, sort_keys=True), "sha256": _UNSEALED}
-        raw = save(tensors, metadata=meta)
-        path = Path(path)
-        partial = path.with_name(path.name + ".partial")
-        partial.write_bytes(_sealed(raw, _UNSEALED, _digest(raw, _UNSEALED)))
-        partial.replace(path)
+        kinds: dict[str, Any] = {n: k for n, k in (_TENSORS | _OPTIONAL).items() if getattr(self, n) is not None}
+        tensors = {name: np.asarray(getattr(self, name), dtype=kind) for name, kind in kinds.items()}
+        if small:
+            tensors["answer"] = compact.encode(self.confidence, tensors.pop("prediction"), self.classes)
+            del tensors["confidence"]
+        sealed.write(path, tensors, manifest, SCHEMA)
 
     @classmethod
     def load(cls, path: str | Path) -> "ConfidenceCache":
@@ -237,50 +300,50 @@ class ConfidenceCache:
             The file is missing, truncated, altered, of an unknown schema, or holds what no cache may hold.
 
         """
+        return cls._parse(sealed.read(path), f"file {path}")
+
+    @classmethod
+    def _parse(cls, raw: bytes, where: str) -> "ConfidenceCache":
+        tensors, manifest = sealed.parse(raw, where, SCHEMA)
+        found = sorted(manifest) if isinstance(manifest, dict) else type(manifest).__name__
+        if found != sorted(_MANIFEST):
+            raise CacheError(f"{where}: the manifest holds {found}, allowed are {sorted(_MANIFEST)}")
         try:
-            raw = Path(path).read_bytes()
-        except OSError as error:
-            raise CacheError(
-                f"file {path} cannot be read ({error.strerror}), allowed is a file written by save"
-            ) from error
-        return cls._parse(raw, f"file {path}")
+            manifest["profile"] = None if manifest["profile"] is None else Profile(**manifest["profile"])
+            manifest["conditions"] = [Condition(**c) for c in manifest["conditions"]]
+            return cls.from_arrays(**_unpacked(tensors, manifest["classes"], where), **manifest)
+        except CacheError:
+            raise
+        except (TypeError, ValueError, AttributeError) as error:
+            raise CacheError(f"{where}: the manifest cannot be used ({error})") from error
 
     @classmethod
     def embedded(cls, name: str) -> "ConfidenceCache":
         """One of the caches that ship with the package."""
-        shipped = sorted(p.stem for p in HERE.glob("*.safetensors"))
+        shipped = sorted(p.stem for p in HERE.glob("*.safetensors") if "." not in p.stem)
         if name not in shipped:
             raise CacheError(f"embedded cache {name!r} does not exist, allowed are {shipped}")
         return cls.load(HERE / f"{name}.safetensors")
 
-    @classmethod
-    def _parse(cls, raw: bytes, where: str) -> "ConfidenceCache":
-        meta = _header(raw, where)
-        digest = _digest(raw, meta["sha256"])
-        if meta["sha256"] != digest:
-            raise CacheError(f"{where}: its sha256 is {digest}, allowed is {meta['sha256']} as in its header")
-        try:
-            tensors = load(raw)
-        except (SafetensorError, KeyError, ValueError, OverflowError) as error:
-            raise CacheError(f"{where} is damaged ({error}), allowed is a file written by save") from error
-        for name, kind in _TENSORS.items():
-            if name not in tensors or tensors[name].dtype != kind:
-                found = tensors[name].dtype if name in tensors else "missing"
-                raise CacheError(f"{where}: {name} is {found}, allowed is an array of {np.dtype(kind)}")
-        if len(tensors) != len(_TENSORS):
-            raise CacheError(f"{where} holds {sorted(tensors)}, allowed are {sorted(_TENSORS)}")
-        try:
-            manifest = json.loads(meta["manifest"])
-            if sorted(manifest) != sorted(_MANIFEST):
-                raise CacheError(f"{where}: the manifest holds {sorted(manifest)}, allowed are {sorted(_MANIFEST)}")
-            profile = manifest["profile"]
-            manifest["profile"] = None if profile is None else Profile(**profile)
-            manifest["conditions"] = [Condition(**c) for c in manifest["conditions"]]
-            return cls.from_arrays(**{**tensors, **manifest})
-        except CacheError:
-            raise
-        except (TypeError, ValueError) as error:
-            raise CacheError(f"{where}: the manifest cannot be used ({error})") from error
+
+def _unpacked(tensors: dict[str, Any], classes: Any, where: str) -> dict[str, Any]:
+    """The arrays of a file, whichever way it keeps confidences and predictions."""
+    kinds: dict[str, Any] = {k: v for k, v in (_TENSORS | _OPTIONAL).items() if k in tensors or k in _TENSORS}
+    if "answer" in tensors:
+        if not isinstance(classes, int) or not 1 <= classes <= 32_767:
+            raise CacheError(f"classes is {classes!r}, allowed is a whole number in 1..32767")
+        kinds = {k: v for k, v in kinds.items() if k not in ("confidence", "prediction")}
+        kinds["answer"] = compact.layout_type(classes)
+    for name, kind in kinds.items():
+        if name not in tensors or tensors[name].dtype != kind:
+            found = tensors[name].dtype if name in tensors else "missing"
+            raise CacheError(f"{where}: {name} is {found}, allowed is an array of {np.dtype(kind)}")
+    if len(tensors) != len(kinds):
+        raise CacheError(f"{where} holds {sorted(tensors)}, allowed are {sorted(kinds)}")
+    if "answer" in tensors:
+        confidence, prediction = compact.decode(tensors.pop("answer"), classes)
+        tensors |= {"confidence": confidence, "prediction": prediction}
+    return tensors
 
 
 def _array(name: str, values: npt.ArrayLike, kind: type[np.generic]) -> npt.NDArray[Any]:
@@ -296,7 +359,14 @@ def _array(name: str, values: npt.ArrayLike, kind: type[np.generic]) -> npt.NDAr
         _range(name, found, limits.min, limits.max)
     else:
         _range(name, found, 0.0, 1.0)
-    return found.astype(kind)
+    return np.ascontiguousarray(found, dtype=kind)
+
+
+def _numbers(name: str, values: npt.ArrayLike) -> npt.NDArray[np.float64]:
+    try:
+        return np.asarray(values, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise CacheError(f"{name} cannot be read ({error}), allowed is an array of numbers") from error
 
 
 def _range(name: str, values: npt.NDArray[Any], low: float, high: float) -> None:
@@ -307,31 +377,3 @@ def _refuse(name: str, values: npt.NDArray[Any], bad: npt.NDArray[np.bool_], all
     if bad.any():
         at = tuple(int(i) for i in np.argwhere(bad)[0])
         raise CacheError(f"{name}{list(at)} is {values[at]}, allowed is {allowed}")
-
-
-def _sealed(raw: bytes, old: str, new: str) -> bytes:
-    """The file with another hash in its header; quotes inside the manifest are escaped, so there is only one place."""
-    before, after = (f'"sha256":"{text}"'.encode(errors="replace") for text in (old, new))
-    return raw.replace(before, after, 1)
-
-
-def _digest(raw: bytes, written: str) -> str:
-    """SHA-256 of a whole file but for the hash that is written in it: not a byte of header or data may change."""
-    return hashlib.sha256(_sealed(raw, written, _UNSEALED)).hexdigest()
-
-
-def _header(raw: bytes, where: str) -> dict[str, str]:
-    """The metadata of a safetensors file of ours."""
-    length = int.from_bytes(raw[:8], "little")
-    if len(raw) < 8 or length > len(raw) - 8:
-        raise CacheError(f"{where} is {len(raw)} bytes long, allowed is {length + 8} or more: it is truncated")
-    try:
-        meta = json.loads(raw[8 : 8 + length].decode())["__metadata__"]
-        found = {str(k): str(v) for k, v in meta.items()}
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise CacheError(f"{where} is damaged ({error}), allowed is a file written by save") from error
-    if found.get("schema") != SCHEMA:
-        raise CacheError(f"{where}: schema is {found.get('schema')!r}, allowed is {SCHEMA!r}")
-    if sorted(found) != ["manifest", "schema", "sha256"]:
-        raise CacheError(f"{where}: the header holds {sorted(found)}, allowed are manifest, schema, sha256")
-    return found

@@ -3,14 +3,43 @@
 from collections.abc import Iterable
 
 import numpy as np
+import numpy.typing as npt
 
 from offramp.bandits import rows
-from offramp.bandits.arms import Arms
+from offramp.bandits.arms import Arm, Arms
 from offramp.bandits.loop import Block, World
+from offramp.bandits.reveal import FALLBACK, PREFIX
 from offramp.bandits.rows import FloatArray, IntArray
 
+PLAIN = np.array([1, 0, 0, 0], dtype=np.int64)  # heads up to the cut are evaluated, and nothing special
 
-def outcomes(confidence: FloatArray, arms: Arms) -> tuple[FloatArray, FloatArray]:
+
+def served(truth: FloatArray, arm: Arm, options: IntArray) -> tuple[FloatArray, npt.NDArray[np.bool_]]:
+    """Confidence of the answer that an arm leads to for each sample, and whether it was offloaded.
+
+    Parameters
+    ----------
+    truth
+        (..., L).
+    arm
+        A cut and a threshold.
+    options
+        The world's, see `offramp.bandits.reveal`.
+
+    """
+    final = truth[..., -1]
+    if arm.cut == 0:
+        return final, np.ones(final.shape, dtype=bool)
+    own = truth[..., arm.cut - 1]
+    sent = own < arm.threshold
+    cloud = final
+    if options[FALLBACK] == 1 and arm.threshold < np.inf:
+        edge = truth[..., : arm.cut].max(axis=-1) if options[PREFIX] == 1 else own
+        cloud = np.where(final < arm.threshold, np.maximum(final, edge), final)
+    return np.where(sent, cloud, own), sent
+
+
+def outcomes(confidence: FloatArray, arms: Arms, options: IntArray = PLAIN) -> tuple[FloatArray, FloatArray]:
     """Mean confidence of the answer, and share of offloads, of each arm under each condition; (S, A) each.
 
     Parameters
@@ -19,15 +48,15 @@ def outcomes(confidence: FloatArray, arms: Arms) -> tuple[FloatArray, FloatArray
         (S, N, L).
     arms
         The table, A arms.
+    options
+        The world's, see `offramp.bandits.reveal`.
 
     """
     answered = np.empty((confidence.shape[0], len(arms)))
     offloaded = np.empty_like(answered)
-    final = confidence[..., -1]
     for a, arm in enumerate(arms.table):
-        sent = confidence[..., arm.cut - 1] < arm.threshold if arm.cut else np.ones(final.shape, dtype=bool)
-        own = confidence[..., arm.cut - 1] if arm.cut else final
-        answered[:, a] = np.where(sent, final, own).mean(axis=1)
+        answer, sent = served(confidence, arm, options)
+        answered[:, a] = answer.mean(axis=1)
         offloaded[:, a] = sent.mean(axis=1)
     return answered, offloaded
 
@@ -43,9 +72,9 @@ def prices(quotes: FloatArray, arms: Arms) -> tuple[FloatArray, FloatArray, Floa
     )
 
 
-def values(confidence: FloatArray, quotes: FloatArray, arms: Arms) -> FloatArray:
+def values(confidence: FloatArray, quotes: FloatArray, arms: Arms, options: IntArray = PLAIN) -> FloatArray:
     """Expected reward of each arm under each (condition, price), (S, P, A)."""
-    answered, offloaded = (x[:, None, :] for x in outcomes(confidence, arms))
+    answered, offloaded = (x[:, None, :] for x in outcomes(confidence, arms, options))
     mu, edge, offload = prices(quotes, arms)
     with np.errstate(invalid="ignore"):
         sent = np.where(offloaded > 0.0, offloaded * offload, 0.0)
@@ -59,9 +88,9 @@ def _priced(mu: FloatArray, cost: FloatArray) -> FloatArray:
         return np.where(np.isinf(cost), np.inf, mu * cost)
 
 
-def gaps(confidence: FloatArray, quotes: FloatArray, arms: Arms) -> FloatArray:
+def gaps(confidence: FloatArray, quotes: FloatArray, arms: Arms, options: IntArray = PLAIN) -> FloatArray:
     """Pseudo-regret of each arm under each (condition, price) against the best arm of the table, (S, P, A)."""
-    value = values(confidence, quotes, arms)
+    value = values(confidence, quotes, arms, options)
     return np.ascontiguousarray(value.max(axis=2, keepdims=True) - value)
 
 
@@ -69,7 +98,7 @@ def bin_values(confidence: FloatArray, quotes: FloatArray, exits: int, bins: int
     """Expected reward of the best rule per confidence bin under each (condition, price), (S, P).
 
     A richer class than the arms: at each cut every bin of confidence answers or offloads as is better there.  No
-    policy here plays it; it shows what thresholds leave on the table.
+    policy here plays it; it shows what thresholds leave on the table.  It knows no fallback: a bin has no target.
 
     Parameters
     ----------
@@ -125,7 +154,7 @@ class Comparators:
     """
 
     def __init__(self, world: World, arms: Arms, blocks: Iterable[Block], checkpoints: IntArray) -> None:
-        value = values(world.confidence, world.quotes, arms)
+        value = values(world.confidence, world.quotes, arms, world.options)
         best = value.argmax(axis=2)
         rule = bin_values(world.confidence, world.quotes, arms.exits)[..., None]
         shape = (len(checkpoints), len(arms))
@@ -164,8 +193,6 @@ def realised(world: World, arms: Arms, block: Block) -> FloatArray:
     mu, edge, offload = (x[block.price] for x in prices(world.quotes, arms))
     reward = np.empty((len(truth), len(arms)))
     for a, arm in enumerate(arms.table):
-        own = truth[:, arm.cut - 1] if arm.cut else truth[:, -1]
-        sent = own < arm.threshold if arm.cut else np.ones(len(own), dtype=bool)
-        answer = np.where(sent, truth[:, -1], own)
+        answer, sent = served(truth, arm, world.options)
         reward[:, a] = answer - _priced(mu[:, 0], edge[:, a] + np.where(sent, offload[:, a], 0.0))
     return reward

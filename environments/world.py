@@ -1,18 +1,19 @@
 """A world: a cache, a price list, and the rules of what may be done and seen, as the arrays that the loop plays."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from offramp.bandits.arms import Arms
-from offramp.bandits.costs import EVALUATE, PriceList
+from offramp.bandits.costs import EVALUATE, PriceList, Profile
 from offramp.bandits.loop import World as Arrays
-from offramp.bandits.rows import FloatArray
+from offramp.bandits.rows import FloatArray, IntArray
 from offramp.environments.cache import CacheError, ConfidenceCache
 from offramp.environments.regret import gaps
 
 CLOUD_RETURNS = ("final", "all")
+FALLBACK = ("none", "most_confident")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -33,8 +34,13 @@ class World:
         "final": the cloud answers with the last exit's confidence; "all": with those of all deeper exits.
     raw_input_allowed
         May the input itself be sent?  Must agree with the table of arms.
-    expert
-        Which expert's exits answer.
+    routing
+        Whose exits answer: "predicted" = the expert that the router holds likeliest, "oracle" = the one trained for
+        the condition's family (the first where there is none), or the name of one expert for everything.  With
+        "predicted" and "oracle" a policy's context is the index of the expert and the router's probability of each.
+    fallback
+        "none", or "most_confident": where even the last exit stays below the threshold at the cut, the answer is
+        that of the most confident exit among those of the edge and the last, as in arXiv 2108.09343.
 
     """
 
@@ -44,7 +50,8 @@ class World:
     evaluate: str = "prefix"
     cloud_returns: str = "final"
     raw_input_allowed: bool = False
-    expert: str | None = None
+    routing: str | None = None
+    fallback: str = "none"
 
     def __post_init__(self) -> None:
         if self.evaluate not in EVALUATE:
@@ -57,16 +64,23 @@ class World:
             raise ValueError(f"the table of arms has {self.arms.exits} exits, allowed is {len(self.cache.exits)}")
         if any(arm.cut == 0 for arm in self.arms.table) and not self.raw_input_allowed:
             raise ValueError("the table of arms sends the input, but raw_input_allowed is False")
-        if self.expert is not None and self.expert not in self.cache.experts:
-            raise ValueError(f"expert is {self.expert!r}, allowed are {self.cache.experts}")
+        if self.fallback not in FALLBACK:
+            raise ValueError(f"fallback is {self.fallback!r}, allowed are {FALLBACK}")
+        allowed = (*self.cache.experts, "oracle") + (() if self.cache.router is None else ("predicted",))
+        if self.routing is not None and self.routing not in allowed:
+            raise ValueError(f"routing is {self.routing!r}, allowed with this cache are {allowed}")
+
+    @property
+    def profile(self) -> Profile:
+        """The cache's profile; the router is no part of it where nothing is routed by it."""
+        assert self.cache.profile is not None
+        routed = self.routing == "predicted"
+        return self.cache.profile if routed else replace(self.cache.profile, router_macs=0)
 
     def quotes(self, links: Sequence[float]) -> FloatArray:
         """One decision row with its quote for each state of the link, (P, W)."""
-        assert self.cache.profile is not None
         made = [
-            self.prices.quote(
-                self.cache.profile, link=x, evaluate=self.evaluate, raw_input_allowed=self.raw_input_allowed
-            )
+            self.prices.quote(self.profile, link=x, evaluate=self.evaluate, raw_input_allowed=self.raw_input_allowed)
             for x in links
         ]
         return np.stack([quote.row for quote in made])
@@ -82,20 +96,40 @@ class World:
             Reveal everything: only for replicas of published code that ask for it.
 
         """
-        profile = self.cache.profile
-        assert profile is not None
-        at = [self.cache.condition(name) for name in conditions]
-        expert = 0 if self.expert is None else self.cache.experts.index(self.expert)
-        confidence = np.ascontiguousarray(self.cache.confidence[at, expert])
+        profile = self.profile
+        at = np.array([self.cache.condition(name) for name in conditions])
+        expert = self.experts(at)
+        samples = np.arange(len(self.cache.label))
+        confidence = self.cache.confidence[at[:, None], expert, samples]
         quotes = self.quotes(links)
-        options = (self.evaluate == "prefix", self.cloud_returns == "all", oracle)
+        rules = (self.evaluate == "prefix", self.cloud_returns == "all", oracle, self.fallback == "most_confident")
+        options = np.array(rules, dtype=np.int64)
         return Arrays(
             confidence=confidence,
-            prediction=np.ascontiguousarray(self.cache.prediction[at, expert]),
+            prediction=self.cache.prediction[at[:, None], expert, samples],
             label=self.cache.label,
-            context=np.zeros((*confidence.shape[:2], 0)),
+            context=self._context(at, expert),
             quotes=quotes,
-            gap=gaps(confidence, quotes, self.arms),
+            gap=gaps(confidence, quotes, self.arms, options),
             work=np.stack([profile.edge_macs(self.evaluate), np.array(profile.payload_bytes, dtype=np.float64)]),
-            options=np.array(options, dtype=np.int64),
+            options=options,
         )
+
+    def experts(self, conditions: IntArray) -> IntArray:
+        """Index of the expert that each sample is given to, (len(conditions), N)."""
+        cache = self.cache
+        shape = (len(conditions), len(cache.label))
+        if self.routing == "predicted":
+            assert cache.router is not None
+            return np.asarray(cache.router[conditions].argmax(axis=2))
+        if self.routing == "oracle":
+            families = [cache.conditions[s].family for s in conditions]
+            chosen = [cache.experts.index(f) if f in cache.experts else 0 for f in families]
+        else:
+            chosen = [0 if self.routing is None else cache.experts.index(self.routing)] * len(conditions)
+        return np.broadcast_to(np.array(chosen)[:, None], shape)
+
+    def _context(self, conditions: IntArray, expert: IntArray) -> FloatArray:
+        if self.routing not in ("predicted", "oracle") or self.cache.router is None:
+            return np.zeros((*expert.shape, 0))
+        return np.concatenate([expert[..., None], self.cache.router[conditions]], axis=2, dtype=np.float64)

@@ -43,12 +43,14 @@ def make_world(config: DictConfig, cache: ConfidenceCache) -> World:
     """The world of one configuration over a cache."""
     arms = Arms.grid(exits=len(cache.exits), thresholds=config.thresholds, raw_input_allowed=config.raw_input_allowed)
     return World(
-        cache=cache,
+        cache=cache.calibrated(config.calibration),
         prices=instantiate(config.prices),
         arms=arms,
         evaluate=config.evaluate,
         cloud_returns=config.cloud_returns,
         raw_input_allowed=config.raw_input_allowed,
+        routing=config.routing,
+        fallback=config.fallback,
     )
 
 

@@ -11,11 +11,16 @@ from PIL import Image
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from offramp.environments.cache import SPLITS
 from offramp.models.data import Split
 from offramp.models.distort import Distortion
+from offramp.models.experts import SCHEMA as EXPERTS
+from offramp.models.experts import Experts
 from offramp.models.extract import extract
+from offramp.models.router import DEFAULT, load_router
+from offramp.models.router import read_card as read_router_card
 from offramp.models.weights import HERE as SHIPPED
-from offramp.models.weights import load_weights
+from offramp.models.weights import load_weights, read_card
 
 SAMPLES = 8
 
@@ -28,7 +33,7 @@ def samples(split: Split, distortions: list[Distortion]) -> Image.Image:
 
 
 def run(cfg: DictConfig) -> Path:
-    """Extract as the configuration says and return the path of the cache."""
+    """Extract as the configuration says and return the path of the cache that ships with the package."""
     console = Console()
     torch.set_num_threads(cfg.threads)
     splits: dict[str, Split] = instantiate(cfg.data)
@@ -36,9 +41,11 @@ def run(cfg: DictConfig) -> Path:
         splits = {part: split.take(cfg.images) for part, split in splits.items()}
     distortions: list[Distortion] = list(instantiate(cfg.conditions, _convert_="all"))
     network = instantiate(cfg.network).to(memory_format=torch.channels_last)
-    weights = Path(cfg.weights) if cfg.weights else SHIPPED / f"{cfg.name}.safetensors"
-    card = load_weights(network, weights)
-    console.print(f"weights: {weights}, {card['epochs']} epochs, seed {card['seed']}")
+    card = load_weights(network, _file(cfg.weights, f"{cfg.name}.safetensors"))
+    heads = _file(cfg.experts, f"{cfg.name}.experts.safetensors")
+    experts, which = Experts.load(network, heads), DEFAULT if cfg.router is None else Path(cfg.router)
+    router = load_router(which)
+    console.print(f"{cfg.name}: {card['epochs']} epochs, seed {card['seed']}; experts {', '.join(experts.families)}")
     folder = Path(cfg.folder)
     columns = (TextColumn("{task.description:<16}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console) as bar:
@@ -49,12 +56,25 @@ def run(cfg: DictConfig) -> Path:
             if done == total:
                 console.print(f"{condition}: {'was there' if np.isnan(rate) else f'{rate:.0f} images a second'}")
 
-        cache = extract(network, splits, distortions, folder, progress, notes={"network": cfg.name})
-    path = folder / f"{cfg.name}.cache.safetensors"
-    cache.save(path)
+        found = extract(experts, router, splits, distortions, folder, progress)
+    test = found.split == SPLITS.index("test")
+    place = np.where(test, np.cumsum(test), np.cumsum(~test)) - 1  # of each sample in its split
+    cards = {"network": card, "experts": read_card(heads, EXPERTS), "router": read_router_card(which)}
+    notes = {"network": cfg.name, "seed": card["seed"], "cards": cards}
+    every = folder / f"{cfg.name}.all.safetensors"
+    found.cache(np.ones_like(test), notes=notes).save(every)
+    small = folder / f"{cfg.name}.safetensors"
+    found.cache(test | (place < cfg.small.validation), notes=notes).save(small, small=True)
+    logits = folder / f"{cfg.name}.logits.safetensors"
+    found.table(place < np.where(test, cfg.small.logits, cfg.small.validation)).save(logits)
     samples(splits["test"], distortions).save(folder / f"{cfg.name}.samples.png")
-    console.print(f"cache: {path}, {path.stat().st_size / 1e6:.1f} MB")
-    return path
+    for path in (every, small, logits):
+        console.print(f"{path}, {path.stat().st_size / 1e6:.1f} MB")
+    return small
+
+
+def _file(given: str | None, shipped: str) -> Path:
+    return SHIPPED / shipped if given is None else Path(given)
 
 
 @hydra.main(config_path="pkg://offramp.conf", config_name="extract", version_base="1.3")

@@ -1,6 +1,7 @@
 """One self-contained HTML page about a comparison: tables, figures as inline SVG, and what each of them means."""
 
 import html
+import json
 import math
 import shutil
 from collections.abc import Mapping, Sequence
@@ -79,6 +80,16 @@ def figure(folder: Path, name: str, drawn: Figure, caption: str) -> str:
     text = figures.svg(drawn, name)
     (folder / f"{name}.svg").write_text(text, encoding="utf-8")
     return f"<figure>{text}<figcaption>{caption}</figcaption></figure>"
+
+
+def card(title: str, facts: Mapping[str, Any]) -> str:
+    """A model card: what is one value as a row, what is a table as one."""
+    rows = []
+    for key, value in facts.items():
+        wide = isinstance(value, Mapping | list) and len(str(value)) > 120
+        shown = f"<pre>{html.escape(json.dumps(value, indent=1))}</pre>" if wide else html.escape(str(value))
+        rows.append(f'<tr><td>{html.escape(str(key))}</td><td class="wide">{shown}</td></tr>')
+    return f"<details><summary>{html.escape(title)}</summary><table>{''.join(rows)}</table></details>"
 
 
 def section(folder: Path, played: Played, means: Mapping[str, Mapping[str, Mapping[str, float]]], config: Any) -> str:
@@ -164,6 +175,7 @@ def write_report(
     if sheet.exists():
         caption = "The first test images of CIFAR-10 under every condition, as the network sees them."
         parts.append(figure(folder, "samples", figures.samples(sheet, conditions), caption))
+    parts += [card(f"{part}'s card", facts) for part, facts in cache.notes.get("cards", {}).items()]
     page = (
         '<!doctype html><html lang="en"><head><meta charset="utf-8"><title>Offramp: a comparison</title>'
         f"<style>{STYLE}</style></head><body><h1>Offramp: a comparison</h1>"

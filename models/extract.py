@@ -1,51 +1,146 @@
-"""Runs a network with exits over distorted images, once per condition, and makes the confidence cache of it."""
+"""Runs a network with its experts over distorted images, once per condition, and makes the confidence cache of it."""
 
-import hashlib
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
 from offramp.environments.cache import SPLITS, Condition, ConfidenceCache, Profile
+from offramp.environments.logits import LogitTable, codes_of
+from offramp.environments.temperature import spread_of
+from offramp.models.calibrate import temperature_tables
 from offramp.models.data import Split, normalise
 from offramp.models.distort import Distortion, Images
+from offramp.models.experts import PRISTINE, Experts
+from offramp.models.families import FAMILIES
 from offramp.models.network import MultiExitNetwork
-from offramp.models.weights import WeightsError, half_precision, read_tensors, write_tensors
+from offramp.models.router import Router
+from offramp.models.weights import WeightsError, model_hash, read_tensors, write_tensors
 
-PART = "offramp-extract-1"
+PART = "offramp-extract-2"
 Progress = Callable[[str, int, int, float], None]  # condition, images done, images in all, images per second
+Floats = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Extraction:
+    """What the network, its experts and the router say about every image under every condition.
+
+    Parameters
+    ----------
+    logits
+        Relative to the largest of each answer, one array (N, E, L, K) float16 for each condition.
+    router
+        Probability of each expert, one array (N, E) float32 for each condition.
+    label, sample, split
+        True class, index in the published split, 0 = validation or 1 = test, (N,) each.
+    distortions, experts, profile, hashes
+        Where the logits come from.
+
+    """
+
+    logits: Sequence[npt.NDArray[np.float16]]
+    router: Sequence[npt.NDArray[np.float32]]
+    label: npt.NDArray[np.int64]
+    sample: npt.NDArray[np.int64]
+    split: npt.NDArray[np.int8]
+    distortions: Sequence[Distortion]
+    experts: Sequence[str]
+    profile: Profile
+    hashes: Mapping[str, str]
+
+    def matched(self, expert: int) -> tuple[Floats, npt.NDArray[np.int64]]:
+        """Validation logits (n, L, K) of one expert under the distortions it is for, half of them pristine; and labels.
+
+        Each sample comes twice: pristine, and at one of its family's levels in turn.  An expert whose family is not
+        among the conditions is fitted on pristine samples alone.
+        """
+        rows = np.flatnonzero(self.split == SPLITS.index("validation"))
+        families = [d.family for d in self.distortions]
+        clean = self.logits[families.index(PRISTINE)][rows, expert]
+        levels = [s for s, f in enumerate(families) if f == self.experts[expert] != PRISTINE]
+        if not levels:
+            return clean.astype(np.float64), self.label[rows]
+        turn = np.arange(len(rows)) % len(levels)
+        distorted = np.empty_like(clean)
+        for k, s in enumerate(levels):
+            distorted[turn == k] = self.logits[s][rows[turn == k], expert]
+        return np.concatenate([clean, distorted]).astype(np.float64), np.tile(self.label[rows], 2)
+
+    def temperatures(self) -> dict[str, Floats]:
+        """Temperatures (E, L) by name, fitted on all validation samples under each expert's own distortions."""
+        return temperature_tables((self.matched(e) for e in range(len(self.experts))), on="all")
+
+    def cache(self, keep: npt.NDArray[np.bool_], *, notes: Mapping[str, Any]) -> ConfidenceCache:
+        """The confidence cache of the samples that a mask (N,) picks."""
+        confidence, prediction, spread = [], [], []
+        for z in self.logits:
+            values = z[keep].astype(np.float64).transpose(1, 0, 2, 3)
+            confidence.append(1.0 / np.exp(values - values.max(axis=-1, keepdims=True)).sum(axis=-1))
+            prediction.append(values.argmax(axis=-1))
+            spread.append(spread_of(values))
+        return ConfidenceCache.from_arrays(
+            confidence=np.stack(confidence),
+            prediction=np.stack(prediction),
+            spread=np.stack(spread),
+            router=np.stack([r[keep] for r in self.router]),
+            calibrations=self.temperatures(),
+            label=self.label[keep],
+            sample=self.sample[keep],
+            split=self.split[keep],
+            conditions=[
+                Condition(d.name, d.family, {"corruption": d.corruption, **d.parameters, "seed": d.seed})
+                for d in self.distortions
+            ],
+            experts=self.experts,
+            exits=[f"exit {i + 1}" for i in range(self.logits[0].shape[2])],
+            classes=self.logits[0].shape[3],
+            profile=self.profile,
+            hashes=self.hashes,
+            notes=notes,
+        )
+
+    def table(self, keep: npt.NDArray[np.bool_]) -> LogitTable:
+        """The coarse logits of the samples that a mask (N,) picks."""
+        return LogitTable(
+            codes=np.stack([codes_of(z[keep].astype(np.float32).transpose(1, 0, 2, 3)) for z in self.logits]),
+            label=self.label[keep].astype(np.int16),
+            sample=self.sample[keep],
+            split=self.split[keep],
+            conditions=tuple(d.name for d in self.distortions),
+            experts=tuple(self.experts),
+            hashes=self.hashes,
+        )
 
 
 @torch.no_grad()
-def exits_of(network: MultiExitNetwork, images: Images, batch: int = 500) -> tuple[Tensor, Tensor]:
-    """Confidence (n, L) float32 and prediction (n, L) int16 of every exit for 8-bit images (n, height, width, 3)."""
-    network.eval()
-    confidence, prediction = [], []
+def answers(experts: Experts, router: Router, images: Images, batch: int = 500) -> dict[str, Tensor]:
+    """What all exits of all experts and the router say about 8-bit images (n, height, width, 3).
+
+    Returns "logits" (n, E, L, K) float16, relative to the largest of each answer, and "router" (n, E) float32.
+    """
+    experts.eval()
+    experts.network.eval()
+    logits, probability = [], []
     for start in range(0, len(images), batch):
-        best, guess = network(normalise(images[start : start + batch])).softmax(-1).max(-1)
-        confidence.append(best)
-        prediction.append(guess.to(torch.int16))
-    return torch.cat(confidence), torch.cat(prediction)
-
-
-def model_hash(network: MultiExitNetwork) -> str:
-    """SHA-256 over the half-precision weights, in hexadecimal."""
-    digest = hashlib.sha256()
-    for name, tensor in sorted(half_precision(network).items()):
-        digest.update(name.encode() + tensor.contiguous().numpy().tobytes())
-    return digest.hexdigest()
+        part = images[start : start + batch]
+        z = experts(normalise(part))
+        logits.append((z - z.amax(-1, keepdim=True)).half())
+        probability.append(router(part).float())
+    return {"logits": torch.cat(logits), "router": torch.cat(probability)}
 
 
 @torch.no_grad()
-def profile_of(network: MultiExitNetwork) -> Profile:
+def profile_of(network: MultiExitNetwork, experts: Experts | None = None, router_macs: int = 0) -> Profile:
     """Count what one image costs: multiply-accumulates per segment and head, float32 bytes at each cut.
 
-    The input is counted as the 8-bit image that it is on the device.
+    The input is counted as the 8-bit image that it is on the device; with experts, a head is that of the dearest one.
     """
     counted: dict[nn.Module, int] = {}
 
@@ -53,46 +148,54 @@ def profile_of(network: MultiExitNetwork) -> Profile:
         assert isinstance(module, nn.Conv2d | nn.Linear)
         counted[module] = out[0].numel() * module.weight[0].numel()
 
-    hooks = [m.register_forward_hook(count) for m in network.modules() if isinstance(m, nn.Conv2d | nn.Linear)]
+    sets = [list(network.heads)] + ([list(experts[f]) for f in experts.families[1:]] if experts else [])
+    watched = [m for part in (network, *(h for heads in sets for h in heads)) for m in part.modules()]
+    hooks = [m.register_forward_hook(count) for m in set(watched) if isinstance(m, nn.Conv2d | nn.Linear)]
     network.eval()
     x = torch.zeros(1, *network.input_shape)
     payload = [x.numel()]
     segments, heads, layers = [], [], []
-    for segment, head in zip(network.segments, network.heads, strict=True):
+    for i, segment in enumerate(network.segments):
         x = segment(x)
-        head(x)
+        here = [exits[i].eval() for exits in sets]
+        for head in here:
+            head(x)
         payload.append(4 * x.numel())
         segments.append(sum(counted.get(m, 0) for m in segment.modules()))
-        heads.append(sum(counted.get(m, 0) for m in head.modules()))
+        heads.append(max(sum(counted.get(m, 0) for m in head.modules()) for head in here))
         layers.append(len(list(segment.children())) + (layers[-1] if layers else 0))
     for hook in hooks:
         hook.remove()
     payload[-1] = 0
-    return Profile(segment_macs=segments, head_macs=heads, payload_bytes=payload, layers=layers)  # type: ignore[arg-type]
+    return Profile(
+        segment_macs=tuple(segments),
+        head_macs=tuple(heads),
+        payload_bytes=tuple(payload),
+        layers=tuple(layers),
+        router_macs=router_macs,
+    )
 
 
 def extract(
-    network: MultiExitNetwork,
+    experts: Experts,
+    router: Router,
     splits: Mapping[str, Split],
     distortions: Sequence[Distortion],
     folder: Path,
     progress: Progress,
     *,
-    notes: Mapping[str, Any] | None = None,
     chunk: int = 1000,
-) -> ConfidenceCache:
+) -> Extraction:
     """Pass every image of the validation and test split through the network under every condition.
 
     Parameters
     ----------
-    network, splits, distortions
-        What is run on what.
+    experts, router, splits, distortions
+        What is run on what; the first distortion of family "pristine" is what the experts' calibration starts from.
     folder
         Holds one file per finished condition; a second call goes on after the last of them.
     progress
         Called after every chunk of images.
-    notes
-        Go into the cache's manifest.
     chunk
         Images that are distorted and passed at once.
 
@@ -100,14 +203,25 @@ def extract(
     ------
     WeightsError
         A file in the folder belongs to other weights, images or parameters.
+    ValueError
+        No condition is pristine, or the experts are not those that the router speaks of.
 
     """
+    if tuple(experts.families) != FAMILIES:
+        raise ValueError(f"experts are {experts.families}, allowed with a router are {FAMILIES}, in this order")
+    if PRISTINE not in [d.family for d in distortions]:
+        raise ValueError(f"conditions are {[d.name for d in distortions]}, allowed is a list with a pristine one")
     folder.mkdir(parents=True, exist_ok=True)
     used = {name: splits[name] for name in SPLITS}
-    hashes = {"model": model_hash(network), **{name: split.hash for name, split in used.items()}}
+    hashes = {
+        "model": model_hash(experts.network),
+        "experts": model_hash(experts),
+        "router": model_hash(router),
+        **{name: split.hash for name, split in used.items()},
+    }
     images = np.concatenate([s.images for s in used.values()])
     index = np.concatenate([s.index for s in used.values()])
-    confidence, prediction = [], []
+    found = []
     for distortion in distortions:
         path = folder / f"{distortion.name.replace(' ', '_')}.safetensors"
         identity = {"distortion": asdict(distortion), "hashes": hashes}
@@ -120,24 +234,20 @@ def extract(
             start, done = time.perf_counter(), []
             for first in range(0, len(images), chunk):
                 batch = slice(first, first + chunk)
-                done.append(exits_of(network, distortion(images[batch], index[batch])))
+                done.append(answers(experts, router, distortion(images[batch], index[batch])))
                 n = min(first + chunk, len(images))
                 progress(distortion.name, n, len(images), n / (time.perf_counter() - start))
-            part = {"confidence": torch.cat([c for c, _ in done]), "prediction": torch.cat([p for _, p in done])}
+            part = {name: torch.cat([d[name] for d in done]) for name in done[0]}
             write_tensors(path, part, identity, PART)
-        confidence.append(part["confidence"].numpy())
-        prediction.append(part["prediction"].numpy())
-    return ConfidenceCache.from_arrays(
-        confidence=np.stack(confidence),
-        prediction=np.stack(prediction),
+        found.append(part)
+    return Extraction(
+        logits=[part["logits"].numpy() for part in found],
+        router=[part["router"].numpy() for part in found],
         label=np.concatenate([s.labels for s in used.values()]),
         sample=index,
-        split=np.concatenate([np.full(len(s.labels), SPLITS.index(name)) for name, s in used.items()]),
-        conditions=[Condition(d.name, d.family, {**d.parameters, "seed": d.seed}) for d in distortions],
-        experts=["pristine"],
-        exits=[f"exit {i + 1}" for i in range(network.n_exits)],
-        classes=int(network.heads[0][-1].out_features),  # type: ignore[index]
-        profile=profile_of(network),
+        split=np.concatenate([np.full(len(s.labels), SPLITS.index(n), dtype=np.int8) for n, s in used.items()]),
+        distortions=distortions,
+        experts=experts.families,
+        profile=profile_of(experts.network, experts, router.macs),
         hashes=hashes,
-        notes=notes,
     )

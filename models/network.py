@@ -1,7 +1,7 @@
 """A backbone with side exits that runs whole, up to a cut, or from a cut, with the same result."""
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -61,29 +61,36 @@ class MultiExitNetwork(nn.Module):
         """Number of exits L, the network's own classifier included."""
         return len(self.segments)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, heads: Sequence[nn.Module] | None = None) -> Tensor:
         """Logits of every exit in one pass, shape (batch, L, classes)."""
-        return self.tail(x, 0)
+        return self.tail(x, 0, heads)
 
-    def head(self, x: Tensor, cut: int) -> tuple[Tensor, Tensor | None]:
+    def maps(self, x: Tensor) -> Iterator[Tensor]:
+        """The feature map after each segment, one after the other, (batch, channels, height, width) each."""
+        for segment in self.segments:
+            x = segment(x)
+            yield x
+
+    def head(self, x: Tensor, cut: int, heads: Sequence[nn.Module] | None = None) -> tuple[Tensor, Tensor | None]:
         """Run the edge's part: the feature map at the cut, and the logits of exits 1..cut (batch, cut, classes).
 
-        The logits are None at cut 0, where the input itself is the feature map.
+        The logits are None at cut 0, where the input itself is the feature map.  `heads` stands in for the network's
+        own L exits, as an expert's do.
         """
         self._check(cut)
         logits = []
-        for segment, head in zip(self.segments[:cut], self.heads[:cut], strict=True):
+        for segment, head in zip(self.segments[:cut], self._exits(heads)[:cut], strict=True):
             x = segment(x)
             logits.append(head(x))
         return x, torch.stack(logits, 1) if logits else None
 
-    def tail(self, features: Tensor, cut: int) -> Tensor:
+    def tail(self, features: Tensor, cut: int, heads: Sequence[nn.Module] | None = None) -> Tensor:
         """Run the cloud's part from the feature map at the cut: logits of exits cut+1..L (batch, L - cut, classes)."""
         self._check(cut)
         if cut == self.n_exits:
             raise ValueError(f"cut {cut} leaves nothing to the cloud: the tail needs a cut below {self.n_exits}")
         logits = []
-        for segment, head in zip(self.segments[cut:], self.heads[cut:], strict=True):
+        for segment, head in zip(self.segments[cut:], self._exits(heads)[cut:], strict=True):
             features = segment(features)
             logits.append(head(features))
         return torch.stack(logits, 1)
@@ -94,6 +101,12 @@ class MultiExitNetwork(nn.Module):
             x = segment(x)
         out: Tensor = self.heads[-1](x)
         return out
+
+    def _exits(self, heads: Sequence[nn.Module] | None) -> list[nn.Module]:
+        chosen = list(self.heads if heads is None else heads)
+        if len(chosen) != self.n_exits:
+            raise ValueError(f"{len(chosen)} heads were given, allowed are {self.n_exits}: one for every segment")
+        return chosen
 
     def _check(self, cut: int) -> None:
         if not 0 <= cut <= self.n_exits:

@@ -1,5 +1,6 @@
 """Weights on disk: half-precision safetensors with the model card in the header, written atomically, never a pickle."""
 
+import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -62,6 +63,14 @@ def half_precision(network: nn.Module) -> dict[str, Tensor]:
     return state
 
 
+def model_hash(network: nn.Module) -> str:
+    """SHA-256 over half-precision weights, in hexadecimal."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(half_precision(network).items()):
+        digest.update(name.encode() + tensor.contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
 def save_weights(network: nn.Module, path: Path, card: Mapping[str, Any]) -> None:
     """Write the network in half precision with its card in the header, and the card as text beside it."""
     write_tensors(path, half_precision(network), card, SCHEMA)
@@ -82,6 +91,11 @@ def load_weights(network: nn.Module, path: Path) -> dict[str, Any]:
             )
     network.load_state_dict({k: v.float() for k, v in state.items()}, strict=False)
     return card
+
+
+def read_card(path: Path, schema: str) -> Any:
+    """The card in the header of a file that is one part of a network."""
+    return read_tensors(path, schema)[1]["card"]
 
 
 def render_card(name: str, card: Mapping[str, Any]) -> str:
