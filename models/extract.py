@@ -140,7 +140,7 @@ def answers(experts: Experts, router: Router, images: Images, batch: int = 500) 
 def profile_of(network: MultiExitNetwork, experts: Experts | None = None, router_macs: int = 0) -> Profile:
     """Count what one image costs: multiply-accumulates per segment and head, float32 bytes at each cut.
 
-    The input is counted as the 8-bit image that it is on the device; with experts, a head is that of the dearest one.
+    The input is counted as the 8-bit image that it is on the device; of experts' exits the dearest is counted.
     """
     counted: dict[nn.Module, int] = {}
 
@@ -154,7 +154,7 @@ def profile_of(network: MultiExitNetwork, experts: Experts | None = None, router
     network.eval()
     x = torch.zeros(1, *network.input_shape)
     payload = [x.numel()]
-    segments, heads, layers = [], [], []
+    segments, heads, dearest, layers = [], [], [], []
     for i, segment in enumerate(network.segments):
         x = segment(x)
         here = [exits[i].eval() for exits in sets]
@@ -162,7 +162,9 @@ def profile_of(network: MultiExitNetwork, experts: Experts | None = None, router
             head(x)
         payload.append(4 * x.numel())
         segments.append(sum(counted.get(m, 0) for m in segment.modules()))
-        heads.append(max(sum(counted.get(m, 0) for m in head.modules()) for head in here))
+        macs = [sum(counted.get(m, 0) for m in head.modules()) for head in here]
+        heads.append(macs[0])
+        dearest += [max(macs[1:])] if len(macs) > 1 else []
         layers.append(len(list(segment.children())) + (layers[-1] if layers else 0))
     for hook in hooks:
         hook.remove()
@@ -172,6 +174,7 @@ def profile_of(network: MultiExitNetwork, experts: Experts | None = None, router
         head_macs=tuple(heads),
         payload_bytes=tuple(payload),
         layers=tuple(layers),
+        expert_head_macs=tuple(dearest),
         router_macs=router_macs,
     )
 
