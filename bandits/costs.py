@@ -1,7 +1,7 @@
 """Price lists: what edge compute and communication cost.  One list prices reward, report and live system."""
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
@@ -26,8 +26,6 @@ class Profile:
         Bytes sent when the edge stops at each cut, (L + 1,): the input at cut 0, feature maps between, 0 at cut L.
     layers
         Layers of the backbone passed at each exit, (L,), as the papers count them.
-    expert_head_macs
-        The same as head_macs for the exits of the dearest expert, (L,); empty where there are none.
     router_macs
         Multiply-accumulates of what picks the expert, before the first segment; 0 without.
 
@@ -37,7 +35,6 @@ class Profile:
     head_macs: tuple[int, ...]
     payload_bytes: tuple[int, ...]
     layers: tuple[int, ...]
-    expert_head_macs: tuple[int, ...] = ()
     router_macs: int = 0
 
     def __post_init__(self) -> None:
@@ -47,11 +44,6 @@ class Profile:
             wanted = self.exits + (name == "payload_bytes")
             if len(values) != wanted or min(values) < 0:
                 raise ValueError(f"{name} is {values}, allowed are {wanted} whole numbers >= 0")
-        object.__setattr__(self, "expert_head_macs", tuple(int(v) for v in self.expert_head_macs))
-        if len(self.expert_head_macs) not in (0, self.exits) or min(self.expert_head_macs, default=0) < 0:
-            raise ValueError(
-                f"expert_head_macs is {self.expert_head_macs}, allowed are {self.exits} whole numbers >= 0, or none"
-            )
         if self.router_macs < 0:
             raise ValueError(f"router_macs is {self.router_macs}, allowed is a whole number >= 0")
         if self.payload_bytes[-1] != 0:
@@ -61,11 +53,6 @@ class Profile:
     def exits(self) -> int:
         """Exits L of the network."""
         return len(self.segment_macs)
-
-    def asked(self, *, experts: bool, router: bool) -> "Profile":
-        """The profile of a world in which experts answer, or the network's own exits, with a router or without."""
-        heads = self.expert_head_macs if experts and self.expert_head_macs else self.head_macs
-        return replace(self, head_macs=heads, expert_head_macs=(), router_macs=self.router_macs if router else 0)
 
     def edge_macs(self, evaluate: str) -> np.ndarray[Any, np.dtype[np.float64]]:
         """Multiply-accumulates up to each cut, (L + 1,), with the cut's own head or with all heads on the way.

@@ -1,7 +1,7 @@
 """A world: a cache, a price list, and the rules of what may be done and seen, as the arrays that the loop plays."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -72,10 +72,9 @@ class World:
 
     @property
     def profile(self) -> Profile:
-        """What this world asks of device and link: whose exits are evaluated, and whether a router runs."""
+        """What this world asks of device and link: the cache's profile, without the router where nothing is routed."""
         assert self.cache.profile is not None
-        own = self.routing is None or self.routing == self.cache.experts[0]
-        return self.cache.profile.asked(experts=not own, router=self.routing == "predicted")
+        return self.cache.profile if self.routing == "predicted" else replace(self.cache.profile, router_macs=0)
 
     def quotes(self, links: Sequence[float]) -> FloatArray:
         """One decision row with its quote for each state of the link, (P, W)."""

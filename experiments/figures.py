@@ -197,20 +197,27 @@ def _draw_strip(axes: Axes, played: Played) -> None:
 
 
 def exits(cache: ConfidenceCache) -> Figure:
-    """Accuracy and mean confidence of each exit under each condition."""
-    right = 100.0 * (cache.prediction[:, 0] == cache.label[None, :, None]).mean(axis=1)
-    sure = 100.0 * cache.confidence[:, 0].mean(axis=1)
+    """Accuracy and mean confidence of each exit under each condition; with a router, of the expert it picks too."""
+    everyone = [("first expert's exits", cache.confidence[:, 0], cache.prediction[:, 0])]
+    if cache.router is not None:
+        shown = cache.calibrated("expert_exit") if "expert_exit" in cache.calibrations else cache
+        at = np.arange(len(cache.conditions))[:, None], cache.router.argmax(axis=2), np.arange(len(cache.label))
+        everyone.append(("routed expert, calibrated", shown.confidence[at], cache.prediction[at]))
+    names, n = [c.name for c in cache.conditions], len(cache.label)
     with plt.rc_context(STYLE | {"axes.grid": False}):
-        figure, both = plt.subplots(1, 2, figsize=(11, 0.33 * len(right) + 1.4), sharey=True)
-        for axes, values, title in zip(both, (right, sure), ("accuracy (%)", "mean confidence (%)"), strict=True):
-            axes.imshow(values, cmap="YlGnBu", vmin=0, vmax=100, aspect="auto")
-            axes.set_xticks(range(values.shape[1]), [str(i + 1) for i in range(values.shape[1])])
-            axes.set_yticks(range(len(right)), [c.name for c in cache.conditions])
-            axes.set(xlabel="exit", title=f"{title}, n = {len(cache.label):,} images")
-            for (i, j), value in np.ndenumerate(values):
-                axes.text(
-                    j, i, f"{value:.0f}", ha="center", va="center", color="white" if value > 60 else "black", fontsize=8
-                )
+        height = (0.33 * len(names) + 1.4) * len(everyone)
+        figure, panels = plt.subplots(len(everyone), 2, figsize=(11, height), sharey=True, squeeze=False)
+        for row, (whose, confidence, prediction) in zip(panels, everyone, strict=True):
+            right = 100.0 * (prediction == cache.label[None, :, None]).mean(axis=1)
+            sure = 100.0 * confidence.mean(axis=1)
+            for axes, values, what in zip(row, (right, sure), ("accuracy", "mean confidence"), strict=True):
+                axes.imshow(values, cmap="YlGnBu", vmin=0, vmax=100, aspect="auto")
+                axes.set_xticks(range(values.shape[1]), [str(i + 1) for i in range(values.shape[1])])
+                axes.set_yticks(range(len(names)), names)
+                axes.set(xlabel=f"exit (n = {n:,} images)", title=f"{whose}: {what} (%)")
+                for (i, j), value in np.ndenumerate(values):
+                    color = "white" if value > 60 else "black"
+                    axes.text(j, i, f"{value:.0f}", ha="center", va="center", color=color, fontsize=8)
         return figure
 
 

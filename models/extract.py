@@ -140,7 +140,8 @@ def answers(experts: Experts, router: Router, images: Images, batch: int = 500) 
 def profile_of(network: MultiExitNetwork, experts: Experts | None = None, router_macs: int = 0) -> Profile:
     """Count what one image costs: multiply-accumulates per segment and head, float32 bytes at each cut.
 
-    The input is counted as the 8-bit image that it is on the device; of experts' exits the dearest is counted.
+    The input is counted as the 8-bit image that it is on the device; with experts, heads are those of an expert, which
+    are all of one form.
     """
     counted: dict[nn.Module, int] = {}
 
@@ -148,23 +149,19 @@ def profile_of(network: MultiExitNetwork, experts: Experts | None = None, router
         assert isinstance(module, nn.Conv2d | nn.Linear)
         counted[module] = out[0].numel() * module.weight[0].numel()
 
-    sets = [list(network.heads)] + ([list(experts[f]) for f in experts.families[1:]] if experts else [])
-    watched = [m for part in (network, *(h for heads in sets for h in heads)) for m in part.modules()]
-    hooks = [m.register_forward_hook(count) for m in set(watched) if isinstance(m, nn.Conv2d | nn.Linear)]
+    exits = list(network.heads if experts is None else experts[PRISTINE])
+    watched = {m for part in (network, *exits) for m in part.modules()}
+    hooks = [m.register_forward_hook(count) for m in watched if isinstance(m, nn.Conv2d | nn.Linear)]
     network.eval()
     x = torch.zeros(1, *network.input_shape)
     payload = [x.numel()]
-    segments, heads, dearest, layers = [], [], [], []
-    for i, segment in enumerate(network.segments):
+    segments, heads, layers = [], [], []
+    for segment, head in zip(network.segments, exits, strict=True):
         x = segment(x)
-        here = [exits[i].eval() for exits in sets]
-        for head in here:
-            head(x)
+        head.eval()(x)
         payload.append(4 * x.numel())
         segments.append(sum(counted.get(m, 0) for m in segment.modules()))
-        macs = [sum(counted.get(m, 0) for m in head.modules()) for head in here]
-        heads.append(macs[0])
-        dearest += [max(macs[1:])] if len(macs) > 1 else []
+        heads.append(sum(counted.get(m, 0) for m in head.modules()))
         layers.append(len(list(segment.children())) + (layers[-1] if layers else 0))
     for hook in hooks:
         hook.remove()
@@ -174,7 +171,6 @@ def profile_of(network: MultiExitNetwork, experts: Experts | None = None, router
         head_macs=tuple(heads),
         payload_bytes=tuple(payload),
         layers=tuple(layers),
-        expert_head_macs=tuple(dearest),
         router_macs=router_macs,
     )
 

@@ -105,9 +105,13 @@ def test_accuracy_on_the_clean_test_set(shipped):
     assert accuracy[-1] >= (0.88 if shipped.network.n_exits == 7 else 0.76)
     assert accuracy[0] >= 0.50
     assert np.diff(accuracy).min() >= -0.01
-    assert [e["accuracy"] for e in shipped.card["exits"]] == pytest.approx(accuracy.tolist(), abs=5e-4)
-    sure = test.confidence[pristine, 0].mean(axis=0)
-    assert [e["mean confidence"] for e in shipped.card["exits"]] == pytest.approx(sure.tolist(), abs=1e-3)
+    own = [e["accuracy"] for e in shipped.card["exits"]]  # of the network's own exits, before there were experts
+    assert accuracy[-1] == pytest.approx(own[-1], abs=0.02)
+    assert (accuracy >= np.array(own) - 0.01).all(), (
+        "an expert for pristine images is no worse than the network's own exits"
+    )
+    written = shipped.cache.notes["cards"]["experts"]["accuracy"]["pristine"]["pristine"]
+    assert [a for a, _ in written] == pytest.approx(accuracy.tolist(), abs=0.02)  # 2,000 images there, 10,000 here
 
 
 def test_router_as_cached(shipped):
