@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from offramp.bandits.kernel import kernel, whole
-from offramp.bandits.reveal import answer_confidence, depth, edge_cost, offload_cost
+from offramp.bandits.reveal import FALLBACK, answer_confidence, depth, edge_cost, fall_back, offload_cost
 from offramp.bandits.rows import (
     ANSWERED_AT,
     ARM,
@@ -145,7 +145,7 @@ def loop(
     width = context_at(confidence.shape[2])
     features = context.shape[2]
     rounds, before, stop = samples.shape[0], at[0], due(checkpoints, at[1])
-    quoted = -1
+    quoted, doubted = -1, options[FALLBACK] == 1
     for i in range(rounds):
         if dry(state):
             at[0] = before + i
@@ -160,6 +160,8 @@ def loop(
         select(state, row)
         truth, classes = confidence[condition, sample], prediction[condition, sample]
         reveal(truth, classes, row, options, seen)
+        if doubted:
+            fall_back(truth, row, options, seen)
         update(state, row, seen)
         score(truth, classes, label[sample], gap[condition, price], work, row, seen, totals)
         if before + i + 1 == stop:

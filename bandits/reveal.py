@@ -61,15 +61,13 @@ def most_confident(truth: FloatArray, decision: FloatArray, options: IntArray) -
 
 
 @kernel
-def note(truth: FloatArray, decision: FloatArray, options: IntArray, at: int, observation: FloatArray) -> None:
+def note(truth: FloatArray, decision: FloatArray, at: int, observation: FloatArray) -> None:
     """Write down who answered, how surely, and what was sent.
 
     Last of all, since what a loop wrote could, for all the compiler knows, be one of these fields.
     """
     exits = whole(decision[EXITS])
     answered = exits if at == 0 else at
-    if at == 0 and options[FALLBACK] == 1:
-        answered = most_confident(truth, decision, options)
     audited = decision[AUDIT] == 1.0 and at > 0 and decision[CUT] < exits
     observation[CONFIDENCE + answered - 1] = truth[whole(answered - 1)]
     observation[ANSWERED_AT] = answered
@@ -97,8 +95,8 @@ def reveal(
         A decision row.
     options
         Are all heads up to the cut evaluated (else only those that may answer, and the cut's own)?  Does the cloud
-        return every deeper confidence (else only the last)?  Is everything revealed (replicas of published code)?  Does
-        the most confident exit answer where even the last is below the threshold (`most_confident`)?
+        return every deeper confidence (else only the last)?  Is everything revealed (replicas of published code)?  The
+        fourth is for `fall_back`, which follows.
     observation
         The observation row to fill.
 
@@ -120,7 +118,7 @@ def reveal(
         else:
             observation[CONFIDENCE + j] = math.nan
             observation[CONFIDENCE + exits + j] = -1.0
-    note(truth, decision, options, at, observation)
+    note(truth, decision, at, observation)
 
 
 @kernel
@@ -140,7 +138,16 @@ def reveal_answer(
     last = whole(observation[ANSWERED_AT])
     if last > 0:
         observation[CONFIDENCE + last - 1] = math.nan
-    note(truth, decision, options, answering_exit(truth, decision), observation)
+    note(truth, decision, answering_exit(truth, decision), observation)
+
+
+@kernel
+def fall_back(truth: FloatArray, decision: FloatArray, options: IntArray, observation: FloatArray) -> None:
+    """Let the most confident exit answer an offloaded sample, in a world that wants it, after it was revealed."""
+    if observation[OFFLOADED] == 1.0:
+        answered = most_confident(truth, decision, options)
+        observation[CONFIDENCE + answered - 1] = truth[answered - 1]
+        observation[ANSWERED_AT] = answered
 
 
 @kernel

@@ -37,12 +37,13 @@ def experts(quick: bool) -> Iterator[Row]:
     from offramp.models.experts import Experts
     from offramp.models.network import mobilenet_v2_exits
     from offramp.models.router import load_router
-    from offramp.models.weights import HERE
+    from offramp.models.weights import HERE, load_weights
 
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
         network = mobilenet_v2_exits().eval().to(memory_format=torch.channels_last)
+        load_weights(network, HERE / "mobilenet_v2_cifar10.safetensors")
         bank = Experts.load(network, HERE / "mobilenet_v2_cifar10.experts.safetensors")
         router, heads = load_router(), bank["blur"]
         pixels = torch.randint(0, 256, (BATCH, 32, 32, 3), dtype=torch.uint8)

@@ -11,7 +11,7 @@ from offramp.bandits.engine import DEFAULT, Engine
 from offramp.bandits.loop import Block, due, keep, score
 from offramp.bandits.loop import World as Arrays
 from offramp.bandits.policy import Policy, needs_oracle
-from offramp.bandits.reveal import reveal
+from offramp.bandits.reveal import FALLBACK, fall_back, reveal
 from offramp.bandits.rows import FloatArray
 from offramp.bandits.state import CURSOR, UNIFORMS, refill
 from offramp.environments.stream import Stream, blocks
@@ -104,6 +104,8 @@ def replay(
             seen.row = kept.seen.copy()
             truth, classes = arrays.confidence[condition, sample], arrays.prediction[condition, sample]
             reveal(truth, classes, decision.row, arrays.options, seen.row)
+            if arrays.options[FALLBACK] == 1:
+                fall_back(truth, decision.row, arrays.options, seen.row)
             engine.update(decision, seen)
             gap, label = arrays.gap[condition, price], int(arrays.label[sample])
             score(truth, classes, label, gap, arrays.work, decision.row, seen.row, kept.totals)
