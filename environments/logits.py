@@ -13,14 +13,14 @@ from offramp.environments import sealed
 from offramp.environments.cache import HERE, SPLITS, CacheError
 
 SCHEMA = "offramp-logits-1"
-STEP = 1 / 5  # nats from one code to the next
+STEP = 1 / 4  # nats from one code to the next
 _KINDS = {"deflated": np.uint8, "label": np.int16, "sample": np.int64, "split": np.int8}
 _MANIFEST = ("conditions", "experts", "hashes", "shape")
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class LogitTable:
-    """Logits of some samples relative to the largest of each answer, in steps of 1/5 down to -51.
+    """Logits of some samples relative to the largest of each answer, in steps of 1/4 down to -63.75.
 
     Parameters
     ----------

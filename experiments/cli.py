@@ -10,6 +10,8 @@ COMMANDS = {
     "extract": "make a confidence cache from images and weights",
     "router": "train what tells blur, noise and light apart, and count its answers by level",
     "corruptions": "show a test image under every corruption at every severity",
+    "calibration": "study: can an exit be believed, and what does that change for offloading",
+    "expert_branches": "study: experts for distorted images against pristine exits, at equal cost",
 }
 USAGE = "usage: offramp COMMAND [key=value ...]      offramp COMMAND --help      offramp COMMAND -m key=a,b ...\n\n"
 
@@ -18,7 +20,7 @@ def main() -> None:
     """Entry point of the command line."""
     arguments = sys.argv[1:]
     if not arguments or arguments[0] in ("-h", "--help"):
-        print(USAGE + "\n".join(f"  {name:<13}{text}" for name, text in COMMANDS.items()))
+        print(USAGE + "\n".join(f"  {name:<17}{text}" for name, text in COMMANDS.items()))
         return
     if arguments[0] not in COMMANDS:
         sys.exit(f"offramp: there is no command {arguments[0]!r}, allowed are {', '.join(COMMANDS)}")

@@ -57,8 +57,8 @@ class PooledHead(nn.Module):
         # of MobileNetV2, against 346 with `adaptive_avg_pool2d` and `var`.
         features = features.contiguous(memory_format=torch.channels_last)
         cells = functional.avg_pool2d(features, (height // self.grid, width // self.grid)).flatten(2)
-        pixels = features.permute(0, 2, 3, 1).flatten(1, 2)
-        variance = (pixels * pixels).mean(1) - cells.mean(2).square()
+        squares = functional.avg_pool2d(features * features, (height, width)).flatten(1)
+        variance = squares - cells.mean(2).square()
         return torch.cat([cells.flatten(1), variance.clamp(min=0.0).sqrt()], 1)
 
     def classify(self, pooled: Tensor) -> Tensor:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from offramp.bandits import Arms, MacsAndBytes, Profile
-from offramp.environments import ConfidenceCache, World
+from offramp.environments import Condition, ConfidenceCache, World
 
 
 @pytest.fixture(scope="session")
@@ -36,3 +36,31 @@ def small():
         ),
     )
     return World(cache=cache, prices=MacsAndBytes(), arms=Arms.grid(exits=4))
+
+
+@pytest.fixture
+def routed():
+    """Three experts with exits of their own, a family without one, and a router that often errs."""
+    rng = np.random.default_rng(3)
+    families = ("pristine", "blur", "noise", "compression")
+    shape = (4, 3, 60, 4)
+    confidence = np.clip(rng.random((4, 3, 60, 1)) * 0.6 + rng.random(shape) * 0.4, 0.0, 1.0)
+    cache = ConfidenceCache.from_arrays(
+        confidence=confidence,
+        prediction=rng.integers(0, 5, shape),
+        label=rng.integers(0, 5, 60),
+        conditions=[
+            Condition(name, f) for name, f in zip(("clear", "soft", "grainy", "packed"), families, strict=True)
+        ],
+        experts=families[:3],
+        classes=5,
+        router=rng.dirichlet((1.0, 1.0, 1.0), (4, 60)),
+        profile=Profile(
+            segment_macs=(40, 30, 20, 10),
+            head_macs=(1, 1, 1, 1),
+            payload_bytes=(3000, 9000, 4000, 2000, 0),
+            layers=(1, 2, 3, 4),
+            router_macs=8,
+        ),
+    )
+    return World(cache=cache, prices=MacsAndBytes(), arms=Arms.grid(exits=4), routing="predicted")

@@ -279,9 +279,9 @@ def test_missing_file_and_folder(tmp_path):
 
 
 def test_unknown_schema():
-    said = refused(valid_file().replace(b"offramp-cache-1", b"offramp-cache-9"))
+    said = refused(valid_file().replace(b"offramp-cache-2", b"offramp-cache-9"))
     assert "'offramp-cache-9'" in said
-    assert "allowed is 'offramp-cache-1'" in said
+    assert "allowed is 'offramp-cache-2'" in said
     assert "schema is None" in refused(save({"x": np.zeros(1)}, metadata={"manifest": "{}"}))
 
 

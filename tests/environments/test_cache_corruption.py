@@ -1,4 +1,4 @@
-"""Hypothesis breaks a valid cache file in ten ways, up to two in a row: none is accepted, none crashes otherwise."""
+"""Hypothesis breaks valid files in ten ways, up to two in a row: none is accepted, none crashes otherwise."""
 
 import functools
 import tempfile
@@ -10,23 +10,55 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from offramp.environments import CacheError, Condition, ConfidenceCache
+from offramp.environments.logits import LogitTable, codes_of
+from offramp.environments.temperature import spread_of
 
 CONDITIONS = ["pristine", Condition("noise 5", "noise", {"sigma": 5, "seed": 0.5})]
+KINDS = {"cache": ConfidenceCache, "small": ConfidenceCache, "logits": LogitTable}
+
+
+@pytest.fixture(scope="module")
+def loaded(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("changed")
+
+    def load(kind, raw):
+        (folder / kind).write_bytes(raw)
+        return KINDS[kind].load(folder / kind)
+
+    return load
 
 
 @functools.cache
-def valid_file():
+def valid_file(kind):
+    """A file of 2 conditions, 2 experts, 5 samples, 2 exits and 3 classes with everything that it may hold."""
     rng = np.random.default_rng(0)
-    cache = ConfidenceCache.from_arrays(
-        confidence=rng.random((2, 1, 5, 2)),
-        prediction=rng.integers(0, 3, (2, 1, 5, 2)),
-        label=[0, 1, 2, 1, 0],
-        conditions=CONDITIONS,
-        notes={"by": 'a "name" \u00e9\u4e16', "numbers": [1, 2.5, None], "sha256": "0" * 64},
-    )
+    logits = rng.normal(0.0, 3.0, (2, 2, 5, 2, 3))
+    experts, label = ("pristine", "noise"), [0, 1, 2, 1, 0]
+    if kind == "logits":
+        made = LogitTable(
+            codes=codes_of(logits),
+            label=np.array(label, dtype=np.int16),
+            sample=np.arange(5),
+            split=np.array([0, 0, 1, 1, 1], dtype=np.int8),
+            conditions=("pristine", "noise 5"),
+            experts=experts,
+            hashes={"sha256": "0" * 64},
+        )
+    else:
+        made = ConfidenceCache.from_arrays(
+            confidence=1.0 / np.exp(logits - logits.max(axis=-1, keepdims=True)).sum(axis=-1),
+            prediction=logits.argmax(axis=-1),
+            spread=spread_of(logits),
+            router=rng.dirichlet((1.0, 1.0), (2, 5)),
+            calibrations={"exit": rng.uniform(0.5, 2.0, (2, 2))},
+            label=label,
+            conditions=CONDITIONS,
+            experts=experts,
+            notes={"by": 'a "name" \u00e9\u4e16', "numbers": [1, 2.5, None], "sha256": "0" * 64},
+        )
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "cache.safetensors"
-        cache.save(path)
+        path = Path(folder) / "valid"
+        made.save(path, **({"small": True} if kind == "small" else {}))
         return path.read_bytes()
 
 
@@ -101,18 +133,38 @@ WAYS = (flip_bits, overwrite, delete, insert, truncate, duplicate, swap, change_
 
 
 @st.composite
-def corruptions(draw):
-    changed = valid_file()
+def corruptions(draw, kind):
+    changed = valid_file(kind)
     for way in draw(st.lists(st.sampled_from(WAYS), min_size=1, max_size=2)):
         changed = bytes(way(draw, changed)) if len(changed) > 8 else changed
     return changed
 
 
-@settings(max_examples=800, deadline=None, database=None)
-@given(changed=corruptions())
-def test_no_corruption_is_accepted(changed):
-    if changed == valid_file():
-        assert ConfidenceCache._parse(changed, "file here").conditions[1] == CONDITIONS[1]
+@pytest.mark.parametrize("kind", KINDS)
+@settings(max_examples=400, deadline=None, database=None)
+@given(data=st.data())
+def test_no_corruption_is_accepted(kind, loaded, data):
+    changed = data.draw(corruptions(kind))
+    if changed == valid_file(kind):
+        assert loaded(kind, changed).experts == ("pristine", "noise")
     else:
         with pytest.raises(CacheError):
-            ConfidenceCache._parse(changed, "file here")
+            loaded(kind, changed)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_byte_counts(kind, loaded):
+    raw = valid_file(kind)
+    for at in range(len(raw)):
+        changed = bytearray(raw)
+        changed[at] ^= 1 << at % 8
+        with pytest.raises(CacheError):
+            loaded(kind, bytes(changed))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_truncated_at_every_length(kind, loaded):
+    raw = valid_file(kind)
+    for length in range(len(raw)):
+        with pytest.raises(CacheError):
+            loaded(kind, raw[:length])

@@ -1,6 +1,7 @@
 """Regret and trace agree with a slow and obvious reference, sample by sample, on a small random cache."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -30,30 +31,50 @@ PROFILE = Profile(segment_macs=[5, 4, 3], head_macs=[1, 1, 1], payload_bytes=[30
 def cache():
     rng = np.random.default_rng(7)
     confidence = rng.random((2, 1, SAMPLES, EXITS)).round(2)  # ties with thresholds do occur
-    confidence[0, 0, 0, 0] = 0.5
+    confidence[0, 0, :4] = (0.5, 0.9, 0.8), (0.4, 0.4, 0.2), (0.2, 0.4, 0.4), (0.8, 0.4, 0.5)  # so do equals
+    prediction = rng.integers(0, 4, confidence.shape)
+    prediction[0, 0, :3] = 0, 1, 2
     return ConfidenceCache.from_arrays(
         confidence=confidence,
-        prediction=rng.integers(0, 4, confidence.shape),
+        prediction=prediction,
         label=rng.integers(0, 4, SAMPLES),
         conditions=CONDITIONS,
         profile=PROFILE,
     )
 
 
-def world(raw_input_allowed=True, prices=None):
+RULES = {
+    "plain": {},
+    "fallback": {"fallback": "most_confident"},
+    "fallback among evaluated heads": {"fallback": "most_confident", "evaluate": "own"},
+}
+EACH_RULE = pytest.mark.parametrize("rules", RULES)
+
+
+def world(raw_input_allowed=True, prices=None, rules="plain"):
     arms = Arms.grid(exits=EXITS, thresholds=(-math.inf, 0.3, 0.5, 0.9, math.inf), raw_input_allowed=raw_input_allowed)
     prices = prices or MacsAndBytes(mu=0.8)
-    return World(cache=cache(), prices=prices, arms=arms, raw_input_allowed=raw_input_allowed)
+    return World(cache=cache(), prices=prices, arms=arms, raw_input_allowed=raw_input_allowed, **RULES[rules])
 
 
-def played(confidence, quote, arm):
-    """Confidence of the answer, was it sent, and cost: one sample under one arm, in plain words."""
+def played(confidence, quote, arm, w=None):
+    """Exit that answers (-1: the last), was it sent, and cost: one sample under one arm, in plain words."""
     cost = float(quote.edge_cost[arm.cut])
-    if arm.cut == 0:
-        return float(confidence[-1]), True, cost + float(quote.offload_cost[0])
-    if confidence[arm.cut - 1] >= arm.threshold:
-        return float(confidence[arm.cut - 1]), False, cost
-    return float(confidence[-1]), True, cost + float(quote.offload_cost[arm.cut])
+    if arm.cut > 0 and confidence[arm.cut - 1] >= arm.threshold:
+        return arm.cut - 1, False, cost
+    cost += float(quote.offload_cost[arm.cut])
+    doubted = arm.cut > 0 and confidence[-1] < arm.threshold < math.inf
+    if w is None or w.fallback == "none" or not doubted:
+        return -1, True, cost
+    spoke = range(arm.cut) if w.evaluate == "prefix" else [arm.cut - 1]
+    surest = max(confidence[i] for i in [*spoke, -1])
+    return next(i for i in [-1, *reversed(spoke)] if confidence[i] == surest), True, cost
+
+
+def rewarded(confidence, quote, arm, w=None):
+    """Confidence of the answer, was it sent, and cost."""
+    at, sent, cost = played(confidence, quote, arm, w)
+    return float(confidence[at]), sent, cost
 
 
 def quotes(w, links=LINKS):
@@ -69,19 +90,20 @@ def reference_values(w):
             for a in range(len(w.arms)):
                 total = 0.0
                 for n in range(SAMPLES):
-                    answer, _, cost = played(confidence[s, n], quote, w.arms[a])
+                    answer, _, cost = rewarded(confidence[s, n], quote, w.arms[a], w)
                     total += answer - quote.mu * cost
                 table[s, p, a] = total / SAMPLES
     return table
 
 
-def test_outcomes_equal_a_loop_over_samples():
-    w = world()
-    answered, offloaded = outcomes(w.cache.confidence[:, 0], w.arms)
+@EACH_RULE
+def test_outcomes_equal_a_loop_over_samples(rules):
+    w = world(rules=rules)
+    answered, offloaded = outcomes(w.cache.confidence[:, 0], w.arms, w.arrays(CONDITIONS, LINKS).options)
     quote = quotes(w)[0]
     for s in range(len(CONDITIONS)):
         for a, arm in enumerate(w.arms.table):
-            seen = [played(w.cache.confidence[s, 0, n], quote, arm) for n in range(SAMPLES)]
+            seen = [rewarded(w.cache.confidence[s, 0, n], quote, arm, w) for n in range(SAMPLES)]
             assert answered[s, a] == pytest.approx(sum(x[0] for x in seen) / SAMPLES, abs=1e-12)
             assert offloaded[s, a] == pytest.approx(sum(x[1] for x in seen) / SAMPLES, abs=1e-12)
 
@@ -93,17 +115,20 @@ def test_confidence_equal_to_the_threshold_answers():
     assert offloaded[0, 0] == 0.5
 
 
-def test_values_equal_a_loop_over_samples():
-    w = world()
+@EACH_RULE
+def test_values_equal_a_loop_over_samples(rules):
+    w = world(rules=rules)
     arrays = w.arrays(CONDITIONS, LINKS)
-    assert np.allclose(values(arrays.confidence, arrays.quotes, w.arms), reference_values(w), rtol=0.0, atol=1e-12)
+    found = values(arrays.confidence, arrays.quotes, w.arms, arrays.options)
+    assert np.allclose(found, reference_values(w), rtol=0.0, atol=1e-12)
 
 
-def test_gaps_are_distances_to_the_best_arm():
-    w = world()
+@EACH_RULE
+def test_gaps_are_distances_to_the_best_arm(rules):
+    w = world(rules=rules)
     arrays = w.arrays(CONDITIONS, LINKS)
     reference = reference_values(w)
-    found = gaps(arrays.confidence, arrays.quotes, w.arms)
+    found = gaps(arrays.confidence, arrays.quotes, w.arms, arrays.options)
     for s in range(len(CONDITIONS)):
         for p in range(len(LINKS)):
             best = max(reference[s, p].tolist())
@@ -126,7 +151,7 @@ def reference_bin_values(w, bins):
                 for b in range(bins):
                     here = [c for c in samples if min(int(c[cut - 1] * bins), bins - 1) == b]
                     ways = {0: [send], EXITS: [answer]}.get(cut, [answer, send])
-                    rewards = [[played(c, quote, way) for c in here] for way in ways]
+                    rewards = [[rewarded(c, quote, way) for c in here] for way in ways]
                     total += max(sum(a - quote.mu * cost for a, _, cost in way) for way in rewards)
                 found.append(total / SAMPLES)
             table[s, p] = max(found)
@@ -149,6 +174,16 @@ def test_best_arm_differs_between_conditions_and_links():
     assert len(set(reference_values(world()).argmax(axis=2).ravel().tolist())) > 1
 
 
+def test_rules_differ():
+    """Likewise.  Doubting the cloud never lowers a confidence, and more heads to ask never do either."""
+    plain, fallback, among = (reference_values(world(rules=rules)) for rules in RULES)
+    dearer = reference_values(replace(world(), evaluate="own")) - plain  # own heads are cheaper as well
+    assert (fallback >= plain - 1e-12).all()
+    assert (fallback > plain + 0.01).any()
+    assert (fallback + dearer > among + 0.001).any()
+    assert (fallback + dearer >= among - 1e-12).all()
+
+
 def test_world_picks_conditions_in_the_order_of_the_stream():
     w = world()
     straight, turned = w.arrays(CONDITIONS, LINKS), w.arrays(CONDITIONS[::-1], LINKS[::-1])
@@ -166,7 +201,7 @@ def reference_comparators(w, rounds, kept):
     for t, (n, s, p) in enumerate(rounds, start=1):
         rewards = []
         for a in range(len(w.arms)):
-            answer, _, cost = played(w.cache.confidence[s, 0, n], price[p], w.arms[a])
+            answer, _, cost = rewarded(w.cache.confidence[s, 0, n], price[p], w.arms[a], w)
             rewards.append(answer - price[p].mu * cost)
             static[a] += value[s, p, a]
         dynamic += rewards[int(value[s, p].argmax())]
@@ -176,9 +211,9 @@ def reference_comparators(w, rounds, kept):
     return found
 
 
-@pytest.mark.parametrize("size", [7, 50, 65_536])
-def test_comparators_equal_a_loop_over_rounds(size):
-    w, horizon = world(), 200
+@pytest.mark.parametrize(("size", "rules"), [(7, "plain"), (65_536, "plain"), *((50, rules) for rules in RULES)])
+def test_comparators_equal_a_loop_over_rounds(size, rules):
+    w, horizon = world(rules=rules), 200
     at = checkpoints(horizon)
     stream = list(blocks(WALK, samples=SAMPLES, horizon=horizon, seed=5, size=size))
     rounds = [t for b in stream for t in zip(*(part.tolist() for part in b), strict=True)]
@@ -216,6 +251,7 @@ def test_dynamic_is_not_below_the_best_static_arm_over_whole_passes():
     assert found.dynamic[-1] >= found.static[-1].max()
 
 
+@EACH_RULE
 @pytest.mark.parametrize(
     ("policy", "arm"),
     [
@@ -225,8 +261,8 @@ def test_dynamic_is_not_below_the_best_static_arm_over_whole_passes():
         (Fixed(cut=2, threshold=0.5), Arm(2, 0.5)),
     ],
 )
-def test_trace_of_a_fixed_arm_equals_sums_round_by_round(policy, arm):
-    w, horizon = world(), 300
+def test_trace_of_a_fixed_arm_equals_sums_round_by_round(policy, arm, rules):
+    w, horizon = world(rules=rules), 300
     trace, _ = rollout(policy, w, WALK, horizon=horizon, seed=5)
     value, price, table = reference_values(w), quotes(w), w.arms.table.index(arm)
     assert np.array_equal(trace.rounds, checkpoints(horizon))
@@ -235,14 +271,15 @@ def test_trace_of_a_fixed_arm_equals_sums_round_by_round(policy, arm):
     stream = blocks(WALK, samples=SAMPLES, horizon=horizon, seed=5, size=64)
     rounds = [t for b in stream for t in zip(*(part.tolist() for part in b), strict=True)]
     for t, (n, s, p) in enumerate(rounds, start=1):
-        answer, sent, cost = played(w.cache.confidence[s, 0, n], price[p], arm)
+        at, sent, cost = played(w.cache.confidence[s, 0, n], price[p], arm, w)
         guesses = w.cache.prediction[s, 0, n]
-        guess = guesses[-1] if sent else guesses[arm.cut - 1]
-        sums["reward"] += answer - price[p].mu * cost
+        guess = guesses[at]
+        sums["reward"] += w.cache.confidence[s, 0, n, at] - price[p].mu * cost
         sums["edge_cost"] += price[p].edge_cost[arm.cut]
         sums["offload_cost"] += price[p].offload_cost[arm.cut] if sent else 0.0
         sums["regret"] += value[s, p].max() - value[s, p, table]
-        sums["macs"] += sum(PROFILE.segment_macs[: arm.cut]) + sum(PROFILE.head_macs[: arm.cut])
+        heads = PROFILE.head_macs[0 if w.evaluate == "prefix" else max(0, arm.cut - 1) : arm.cut]
+        sums["macs"] += sum(PROFILE.segment_macs[: arm.cut]) + sum(heads)
         sums["bytes"] += PROFILE.payload_bytes[arm.cut] if sent else 0
         sums["offloads"] += sent
         sums["correct"] += guess == w.cache.label[n]

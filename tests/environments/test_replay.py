@@ -7,12 +7,27 @@ import numpy as np
 import pytest
 from hydra import compose, initialize_config_module
 from hydra.utils import instantiate
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from offramp.bandits import Decision, FinalExit, RandomArm, SplitEES
+from offramp.bandits import Arm, Decision, Engine, FinalExit, Fixed, Observation, RandomArm, SplitEES
+from offramp.bandits.contract import ContractError
+from offramp.bandits.kernel import kernel, whole
 from offramp.bandits.loop import FIELDS, score
 from offramp.bandits.policy import Kernels, needs_oracle
-from offramp.bandits.reveal import reveal
-from offramp.bandits.rows import thresholds_at
+from offramp.bandits.reveal import fall_back, reveal
+from offramp.bandits.rows import (
+    ANSWERED_AT,
+    AUDIT,
+    CONFIDENCE,
+    CUT,
+    EXITS,
+    OFFLOADED,
+    check_observation,
+    context_at,
+    thresholds_at,
+)
+from offramp.bandits.state import choose, pack
 from offramp.environments import Abrupt, RandomWalk, Stationary, blocks, replay, rollout
 
 CONF = Path(__file__).parents[2] / "conf"
@@ -144,3 +159,147 @@ def test_an_audit_of_the_whole_network_on_the_edge_reveals_no_more(small):
 def rows_of_thresholds(exits):
     """Where the thresholds stand in a decision row."""
     return slice(thresholds_at(exits), thresholds_at(exits) + exits)
+
+
+MIXED = RandomWalk(conditions=("packed", "clear", "soft", "grainy"), links=(0.5, 1.0, 3.0), stay=0.9)
+
+
+@pytest.mark.parametrize("evaluate", ["prefix", "own"])
+@pytest.mark.parametrize("policy", [p for p in POLICIES if p != "send_input"])
+def test_replay_equals_rollout_with_experts_and_fallback(policy, evaluate, routed):
+    world = replace(routed, fallback="most_confident", evaluate=evaluate)
+    spec = made("policy", policy)
+    spec = replace(spec, cut=3) if hasattr(spec, "cut") else spec  # here are four exits
+    assert_equal(spec, world, MIXED, 400, 0)
+
+
+def test_an_arm_is_played_with_fallback_as_without_but_for_the_answer(routed):
+    policy = Fixed(cut=2, threshold=0.9)
+    without, _ = rollout(policy, routed, MIXED, horizon=300, seed=0)
+    with_it, _ = rollout(policy, replace(routed, fallback="most_confident"), MIXED, horizon=300, seed=0)
+    for name in ("edge_cost", "offload_cost", "offloads", "macs", "bytes"):
+        assert np.array_equal(without.sums[name], with_it.sums[name])
+    assert with_it.sums["reward"][-1] > without.sums["reward"][-1] + 1.0
+
+
+@kernel
+def select_by_expert(state, row):
+    """Exit 1, 2 or 3: that of the expert's index, the first feature of the context."""
+    choose(state, row, whole(row[context_at(whole(row[EXITS]))]), 1.0)
+
+
+class ByExpert(FinalExit):
+    """A policy that reads nothing but the context."""
+
+    def plays(self, arms):
+        return [Arm(cut, 0.7) for cut in (1, 2, 3)]
+
+    def initial(self, arms, features):
+        return pack(
+            table=arms.part(self.plays(arms)), exits=arms.exits, features=features, draws=0, parameters=(), extra=1
+        )
+
+    @property
+    def kernels(self):
+        return Kernels.of(select_by_expert, FinalExit().kernels.update, FinalExit().kernels.forget)
+
+
+def test_both_executors_show_a_policy_whom_the_router_chose(routed):
+    assert_equal(ByExpert(), routed, MIXED, 400, 0)
+    trace, _ = rollout(ByExpert(), routed, MIXED, horizon=400, seed=0)
+    asked = np.zeros(3)
+    for block in blocks(MIXED, samples=60, horizon=400, seed=0):
+        for sample, condition in zip(block.sample.tolist(), block.condition.tolist(), strict=True):
+            probability = routed.cache.router[routed.cache.condition(MIXED.conditions[condition]), sample].tolist()
+            asked[probability.index(max(probability))] += 1
+    assert (asked > 50).all()
+    for expert in range(3):
+        assert trace.arms[-1, routed.arms.table.index(Arm(expert + 1, 0.7))] == asked[expert]
+
+
+SURE = st.sampled_from([0.2, 0.3, 0.5, 0.7])  # few values: equals do occur
+RULE = st.sampled_from([-np.inf, 0.3, 0.5, 0.6, 0.6, np.inf, np.inf])
+
+
+def surest(truth, thresholds, cut, prefix):
+    """The exit that answers when nobody on the edge is sure enough, 1..L, in plain words."""
+    last, target = truth[-1], thresholds[cut - 1] if cut else np.inf
+    if target == np.inf or last >= target:
+        return len(truth)
+    heads = [i for i in range(cut) if prefix or i == cut - 1 or thresholds[i] < np.inf]
+    best = max(truth[i] for i in heads)
+    return len(truth) if last >= best else max(i for i in heads if truth[i] == best) + 1
+
+
+@settings(max_examples=600)
+@given(
+    st.lists(SURE, min_size=4, max_size=4),
+    st.lists(RULE, min_size=4, max_size=4),
+    st.integers(0, 4),
+    st.tuples(*[st.integers(0, 1)] * 3),
+    st.booleans(),
+)
+def test_fallback_answers_with_the_surest_that_spoke_and_an_engine_takes_it(truth, rule, cut, rules, audit):
+    prefix, cloud_all, fallback = rules
+    thresholds = [t if i < cut else np.inf for i, t in enumerate(rule)]
+    if cut == 4:
+        thresholds[3] = -np.inf
+    row, seen = np.zeros(context_at(4)), np.zeros(5 + 8)
+    row[EXITS], row[CUT], row[AUDIT] = 4, cut, audit
+    row[rows_of_thresholds(4)] = thresholds
+    options = np.array([prefix, cloud_all, 0, fallback])
+    reveal(np.array(truth), np.arange(4), row, options, seen)
+    if fallback:
+        fall_back(np.array(truth), row, options, seen)
+    local = [i + 1 for i in range(cut) if truth[i] >= thresholds[i]]
+    expected = local[0] if local else surest(truth, thresholds, cut, prefix) if fallback else 4
+    assert seen[ANSWERED_AT] == expected
+    assert seen[OFFLOADED] == (not local)
+    assert check_observation(row, seen, 4) == 0
+    sent = not local or (audit and cut < 4)
+    computed = cut if sent else local[0]
+    spoke = {i for i in range(computed) if prefix or i == computed - 1 or thresholds[i] < np.inf}
+    spoke |= set(range(cut, 4) if cloud_all else [3]) if sent else set()
+    assert {i for i in range(4) if not np.isnan(seen[CONFIDENCE + i])} == spoke
+
+
+NOBODY = float("nan")
+
+
+@pytest.mark.parametrize(
+    ("confidence", "at", "taken"),
+    [
+        ([0.3, 0.6, NOBODY, 0.5], 2, True),
+        ([0.6, 0.3, NOBODY, 0.5], 1, True),
+        ([0.3, 0.6, NOBODY, 0.5], 4, True),
+        ([0.3, 0.6, NOBODY, 0.6], 2, False),  # the last is as sure
+        ([0.8, 0.6, NOBODY, 0.75], 1, False),  # the last is above the threshold
+        ([0.8, 0.6, NOBODY, 0.65], 1, True),
+        ([0.3, 0.6, NOBODY, NOBODY], 2, False),  # the last is hidden
+        ([0.3, NOBODY, NOBODY, 0.5], 2, False),  # who answers is hidden
+        ([0.3, 0.6, 0.65, 0.5], 3, False),  # beyond the cut
+        ([0.3, 0.7, NOBODY, 0.5], 2, False),  # would have answered on the edge
+        ([0.3, 0.7, NOBODY, 0.5], 4, False),
+    ],
+)
+def test_an_engine_takes_an_answer_of_the_edge_for_an_offload_only_where_the_cloud_is_doubted(
+    small, confidence, at, taken
+):
+    engine = Engine(Fixed(cut=2, threshold=0.7), arms=small.arms, seed=0)
+    decision = engine.decide(small.prices.quote(small.profile))
+    seen = Observation(confidence=confidence, answered_at=at, offloaded=True)
+    if taken:
+        assert engine.update(decision, seen)
+    else:
+        with pytest.raises(ContractError):
+            engine.update(decision, seen)
+        assert engine.update(decision, Observation(confidence=[0.3, 0.6, NOBODY, 0.5], answered_at=4, offloaded=True))
+
+
+@pytest.mark.parametrize("cut", [0, 2])
+def test_a_cut_that_never_answers_has_no_target_to_stay_below(small, cut):
+    world = replace(small, arms=type(small.arms).grid(exits=4, raw_input_allowed=True), raw_input_allowed=True)
+    engine = Engine(Fixed(cut=cut, threshold=float("inf")), arms=world.arms, seed=0)
+    decision = engine.decide(world.prices.quote(world.profile, raw_input_allowed=True))
+    with pytest.raises(ContractError):
+        engine.update(decision, Observation(confidence=[0.9, 0.9, NOBODY, 0.1], answered_at=2, offloaded=True))

@@ -32,7 +32,7 @@ def config(name, *overrides):
 @pytest.fixture(scope="module")
 def run_folder(tmp_path_factory):
     tmp = tmp_path_factory.mktemp("compare")
-    done = offramp("compare", "world=both", "horizon=600", "seeds=3", "folder=out", cwd=tmp)
+    done = offramp("compare", "world=demo", "horizon=600", "seeds=3", "folder=out", cwd=tmp)
     assert done.returncode == 0, done.stdout + done.stderr
     return tmp / "out", done.stdout
 
@@ -52,7 +52,7 @@ def test_compare_writes_its_run_folder(run_folder):
     lines = [json.loads(line) for line in (folder / "results.jsonl").read_text().splitlines()]
     frame = pd.read_parquet(folder / "results.parquet")
     traces = pd.read_parquet(folder / "traces.parquet")
-    assert len(lines) == len(frame) == 3 * (10 + 11)
+    assert len(lines) == len(frame) == 3 * (10 + 10 + 11)
     assert set(traces["world"]) == {"default", "isplitee"}
     assert summary["worlds"]["isplitee"]["offload_first"]["cost_saved"]["mean"] == pytest.approx(0.5789, abs=1e-3)
     assert summary["worlds"]["isplitee"]["offload_first"]["accuracy_change"]["mean"] == 0.0
@@ -107,7 +107,10 @@ def test_a_sweep_as_typed_in_the_readme(tmp_path):
         (["compare", "split=train"], "split is 'train', allowed are"),
         (["compare", "policy=splitee", "policy.threshold=0.77"], "threshold 0.77 is not in the table of arms"),
         (["compare", "polcy=ucb1"], "polcy"),
+        (["compare", "world.routing=nobody"], "routing is 'nobody', allowed with this cache are"),
+        (["compare", "world.calibration=platt"], "calibration is 'platt', allowed in this cache are"),
         (["train", "data.root=nowhere"], "give a folder that holds cifar-10-batches-py"),
+        (["experts", "data.root=nowhere"], "give a folder that holds cifar-10-batches-py"),
     ],
 )
 def test_bad_input_is_named(arguments, message, tmp_path):
@@ -162,42 +165,78 @@ def images(tmp_path_factory):
     return folder.parent, sums
 
 
+def same_tensors(one, other, schema, weights):
+    first, second = (weights.read_tensors(path, schema) for path in (one, other))
+    return first[1] == second[1] and all(tensor.equal(second[0][name]) for name, tensor in first[0].items())
+
+
 def test_images_to_weights_to_cache_to_report(images, tmp_path, monkeypatch):
-    """Train, extract, compare: the whole way on a few images, the second train and extract resuming what is there."""
+    """Train, experts, extract, compare: the whole way on a few images, each program resuming what is there."""
     from offramp.environments import ConfidenceCache
-    from offramp.experiments import extract, train
+    from offramp.environments.logits import LogitTable
+    from offramp.experiments import experts, extract, train
     from offramp.models import data, weights
+    from offramp.models.experts import SCHEMA, Experts
 
     root, sums = images
     for field in ("train_list", "test_list"):
         monkeypatch.setattr(data.CIFAR10, field, [[name, sums[name]] for name, _ in getattr(data.CIFAR10, field)])
     monkeypatch.setattr(data.CIFAR10, "meta", {**data.CIFAR10.meta, "md5": sums["batches.meta"]})
-    few = [f"data.root={root}", "images=40", "threads=1"]
-    cfg = config("train", *few, f"folder={tmp_path / 'train'}", "spec.epochs=1", "spec.batch=20", "spec.small_epochs=0")
+    few = [f"data.root={root}", "threads=1", "name=tiny"]
+    cfg = config("train", *few, "images=40", f"folder={tmp_path / 'train'}", "spec.epochs=1", "spec.batch=20")
+    cfg.spec.small_epochs = 0
     trained = train.run(cfg)
-    first, again = (weights.read_tensors(path, weights.SCHEMA) for path in (trained, train.run(cfg)))
-    assert first[1] == again[1]
-    assert all(tensor.equal(again[0][name]) for name, tensor in first[0].items())
+    kept = trained.rename(tmp_path / "first.safetensors")
+    assert same_tensors(kept, train.run(cfg), weights.SCHEMA, weights)
     assert trained.stat().st_size <= 6e6
     text = trained.with_suffix(".md").read_text()
     for word in ("data sha256 (train)", "epochs", "seed", "accuracy", "mean confidence"):
         assert word in text
+
+    folder = tmp_path / "experts"
     cfg = config(
-        "extract", *few, f"weights={trained}", f"folder={tmp_path / 'extract'}", "conditions=standard", "name=tiny"
+        "experts", *few, "images=30", f"folder={folder}", f"weights={trained}", "spec.epochs=1", "heads.hidden=4"
     )
+    taught = experts.run(cfg)
+    assert sorted(p.stem for p in folder.glob("*.safetensors")) == [
+        "blur",
+        "light",
+        "noise",
+        "pristine",
+        "tiny.experts",
+    ]
+    kept = taught.rename(tmp_path / "second.safetensors")
+    before = {p: p.stat().st_mtime_ns for p in folder.glob("*.safetensors")}
+    assert same_tensors(kept, experts.run(cfg), SCHEMA, weights)
+    assert all(p.stat().st_mtime_ns == at for p, at in before.items()), "finished experts are not written again"
+    assert taught.with_suffix(".md").read_text().count("\n| ") == 1 + 4 + 1 + 16
+    network = instantiate(cfg.network)
+    assert weights.load_weights(network, trained)["epochs"] == 1
+    assert Experts.load(network, taught).hidden == 4
+
+    folder = tmp_path / "extract"
+    cfg = config("extract", *few, "images=200", f"weights={trained}", f"experts={taught}", f"folder={folder}")
+    cfg.small = {"validation": 15, "logits": 20}
     cfg.conditions = [cfg.conditions[0], cfg.conditions[3]]
     made = extract.run(cfg)
-    cache = ConfidenceCache.load(made)
-    assert cache.confidence.shape == (2, 1, 80, 7)
-    assert cache.profile.layers == (3, 6, 9, 12, 15, 18, 19)
-    assert weights.load_weights(instantiate(cfg.network), trained)["epochs"] == 1
-    arguments = [
-        f"cache={made}",
-        "horizon=100",
-        "seeds=2",
-        "policy=isplitee",
-        "stream=stationary",
-        f"folder={tmp_path / 'out'}",
-    ]
-    report = compare.run(config("compare", *arguments), tmp_path / "out")
+    assert made == folder / "tiny.safetensors"
+    small, every = (ConfidenceCache.load(folder / f"tiny{kind}.safetensors") for kind in ("", ".all"))
+    table = LogitTable.load(folder / "tiny.logits.safetensors")
+    assert every.confidence.shape == (2, 4, 200 + 60, 7)
+    assert small.confidence.shape == (2, 4, 15 + 60, 7)
+    assert table.codes.shape == (2, 4, 15 + 20, 7, 10)
+    assert small.profile.layers == (3, 6, 9, 12, 15, 18, 19)
+    assert small.profile.router_macs > 0
+    rows = np.r_[:15, 200:260]
+    assert np.array_equal(small.sample, every.sample[rows])
+    assert np.array_equal(small.prediction, every.prediction[:, :, rows])
+    assert np.abs(small.confidence - every.confidence[:, :, rows]).max() <= 3.7e-4
+    assert np.array_equal(table.sample, every.sample[np.r_[:15, 200:220]])
+    assert small.hashes == every.hashes == table.hashes
+    assert sorted(small.calibrations) == ["exit", "expert_exit", "global"]
+    assert (folder / "tiny.samples.png").stat().st_size > 1_000
+
+    arguments = [f"cache={made}", "horizon=100", "seeds=2", "policy=isplitee", "stream=stationary", "world=experts"]
+    report = compare.run(config("compare", *arguments, f"folder={tmp_path / 'out'}"), tmp_path / "out")
     assert "<svg" in report.read_text(encoding="utf-8")
+    assert json.loads((tmp_path / "out" / "summary.json").read_text())["config"]["world"]["routing"] == "predicted"

@@ -12,6 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
+from offramp.environments.logits import LogitTable
 from offramp.environments.offloading import LINKS, answers, latency, shares
 from offramp.environments.outage import inference_outage, missed_deadline
 from offramp.environments.reliability import auroc, brier, ece
@@ -61,9 +62,19 @@ def pictures(embedded):
     return made, embedded.part("test").label[:200]
 
 
-@pytest.fixture(params=["200 pictures", "known"])
+@pytest.fixture(scope="module")
+def committed():
+    """The coarse logits of the shipped network: of a condition, an expert and a split, with the labels."""
+    return LogitTable.embedded("mobilenet_v2_cifar10").of
+
+
+@pytest.fixture(params=["200 pictures", "known", "pristine", "blur 1.0", "noise 25.5"])
 def logits(request, pictures):
-    return pictures if request.param == "200 pictures" else known(4000, 0)
+    if request.param == "known":
+        return known(4000, 0)
+    if request.param == "200 pictures":
+        return pictures
+    return request.getfixturevalue("committed")(request.param, request.param.split()[0], "validation")
 
 
 def plain(exits):
@@ -214,6 +225,12 @@ def test_an_overconfident_network_offloads_more_and_fails_less():
     check_what_calibration_is_for(fit_temperature(z, y, target=0.8), held, truth, target=0.8)
 
 
+@pytest.mark.parametrize("target", [0.6, 0.7, 0.8, 0.9])
+def test_so_does_the_shipped_network(committed, target):
+    found = fit_temperature(*committed("pristine", "pristine", "validation"), on="all")
+    check_what_calibration_is_for(found, *committed("pristine", "pristine", "test"), target=target)
+
+
 def check_what_calibration_is_for(found, z, y, target, edge_exits=2):
     """Of a network whose edge exits are overconfident on held-out logits."""
     deadlines = np.arange(0.0, 300.0, 2.0)
@@ -258,6 +275,12 @@ def check_fitting_sets(z, y, target, worse=0.02, fewest=200):
 
 def test_exits_fitted_on_whom_they_answer_get_worse_over_all(pictures):
     check_fitting_sets(*pictures, target=0.99, fewest=20)
+
+
+@pytest.mark.parametrize("target", [0.8, 0.9, 0.95, 0.99])
+def test_so_do_those_of_the_shipped_network(committed, target):
+    """From the default target on; at .5 and .6 whom its early exits answer are nearly all, and little is spoilt."""
+    check_fitting_sets(*committed("pristine", "pristine", "validation"), target=target)
 
 
 # Beyond one temperature

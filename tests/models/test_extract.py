@@ -1,4 +1,4 @@
-"""Extraction says what the network says of the distorted images, once per condition, and goes on where it stopped."""
+"""Extraction says what experts and router say of distorted images, once per condition, and goes on where it stopped."""
 
 import hashlib
 import math
@@ -11,19 +11,23 @@ from torch import nn
 
 from offramp.bandits import Profile
 from offramp.environments import Condition, ConfidenceCache
+from offramp.environments.logits import STEP, LogitTable
 from offramp.models.data import Split, normalise
 from offramp.models.distort import Distortion
-from offramp.models.extract import exits_of, extract, model_hash, profile_of
+from offramp.models.experts import Experts
+from offramp.models.extract import answers, extract, profile_of
+from offramp.models.families import FAMILIES
 from offramp.models.network import ExitHead, MultiExitNetwork, mobilenet_v2_exits
-from offramp.models.weights import WeightsError
+from offramp.models.router import load_router
+from offramp.models.weights import HERE, WeightsError, model_hash
 
 torch.set_num_threads(1)
 
 CLASSES = 5
 DISTORTIONS = (
-    Distortion(name="pristine", family="pristine"),
-    Distortion(name="blur 1.0", family="blur", parameters={"sigma": 1.0}),
-    Distortion(name="noise 20", family="noise", parameters={"sigma": 20}, seed=3),
+    Distortion(name="pristine", corruption="pristine"),
+    Distortion(name="blur 1.0", corruption="gaussian_blur", parameters={"sigma": 1.0}),
+    Distortion(name="noise 20", corruption="gaussian_noise", parameters={"sigma": 20}, seed=3),
 )
 
 
@@ -41,7 +45,18 @@ def tiny(seed=0):
     return made.eval()
 
 
-def splits(seed=0):
+def crowd(network=None, seed=0, families=FAMILIES):
+    network = network or tiny()
+    torch.manual_seed(seed)
+    made = Experts(network, families=families, grid=[2, 1], hidden=3)
+    with torch.no_grad():
+        for part in made.modules():
+            if isinstance(part, nn.Linear):
+                part.weight.mul_(3.0)
+    return made.eval()
+
+
+def splits(seed=0, validation=7):
     rng = np.random.default_rng(seed)
 
     def part(n, first):
@@ -52,16 +67,19 @@ def splits(seed=0):
             index=np.arange(n) + first,
         )
 
-    return {"train": part(4, 0), "validation": part(7, 100), "test": part(13, 0)}
+    return {"train": part(4, 0), "validation": part(validation, 100), "test": part(13, 0)}
 
 
-def run(folder, *, network=None, parts=None, distortions=DISTORTIONS, **options):
-    """Extract, and return the cache and what was reported on the way."""
+def run(folder, *, experts=None, router=None, parts=None, distortions=DISTORTIONS, **options):
+    """Extract, and return what was found and what was reported on the way."""
     seen = []
-    cache = extract(
-        network or tiny(), parts or splits(), distortions, folder, lambda *done: seen.append(done), chunk=8, **options
-    )
-    return cache, seen
+
+    def progress(*done):
+        seen.append(done)
+
+    router = router or load_router()
+    found = extract(experts or crowd(), router, parts or splits(), distortions, folder, progress, chunk=8, **options)
+    return found, seen
 
 
 def computed(seen):
@@ -69,49 +87,106 @@ def computed(seen):
     return sorted({name for name, _, _, rate in seen if not math.isnan(rate)})
 
 
+def same(one, other):
+    pairs = [*zip(one.logits, other.logits, strict=True), *zip(one.router, other.router, strict=True)]
+    return all(np.array_equal(a, b) for a, b in pairs)
+
+
 @torch.no_grad()
-def test_cache_holds_a_direct_forward_pass_on_the_distorted_images(tmp_path):
-    network, parts = tiny(), splits()
-    cache, _ = run(tmp_path, network=network, parts=parts)
+def test_extraction_holds_a_direct_pass_on_the_distorted_images(tmp_path):
+    experts, router, parts = crowd(), load_router(), splits()
+    found, _ = run(tmp_path, experts=experts, parts=parts)
     images = np.concatenate([parts["validation"].images, parts["test"].images])
     index = np.concatenate([parts["validation"].index, parts["test"].index])
-    assert cache.confidence.shape == (3, 1, 20, 2)
     for s, distortion in enumerate(DISTORTIONS):
+        assert found.logits[s].shape == (20, 4, 2, CLASSES)
+        assert found.logits[s].dtype == np.float16
+        assert (found.logits[s].max(axis=-1) == 0.0).all()
         for n in range(20):
             distorted = distortion(images[n : n + 1], index[n : n + 1])
-            probability = network(normalise(distorted))[0].softmax(-1)
-            best = probability.amax(-1).double().numpy()
-            assert np.abs(cache.confidence[s, 0, n] - best).max() < 1e-5
-            assert np.array_equal(cache.prediction[s, 0, n], probability.argmax(-1).numpy())
-    assert cache.confidence.std() > 0.05
-    assert len(np.unique(cache.prediction)) > 2
-    assert not np.allclose(cache.confidence[0], cache.confidence[1], atol=1e-3)
-    assert not np.allclose(cache.confidence[0], cache.confidence[2], atol=1e-3)
+            for e, family in enumerate(FAMILIES):
+                logits = experts.network(normalise(distorted), heads=experts[family])[0]
+                logits -= logits.amax(-1, keepdim=True)
+                assert np.allclose(found.logits[s][n, e], logits.numpy(), rtol=2e-3, atol=1e-3)
+            assert np.allclose(found.router[s][n], router(distorted)[0].numpy(), atol=1e-5)
+    for other in (1, 2):
+        assert not np.allclose(found.logits[0], found.logits[other], atol=0.1)
+    assert not np.allclose(found.logits[0][:, 0], found.logits[0][:, 1], atol=0.1)
 
 
-def test_cache_says_where_it_comes_from(tmp_path):
-    network, parts = tiny(), splits()
-    cache, _ = run(tmp_path, network=network, parts=parts, notes={"network": "tiny"})
-    assert cache.label.tolist() == [*parts["validation"].labels, *parts["test"].labels]
-    assert cache.sample.tolist() == [*range(100, 107), *range(13)]
-    assert cache.split.tolist() == [0] * 7 + [1] * 13
-    assert cache.part("test").sample.tolist() == list(range(13))
-    assert cache.conditions == (
-        Condition("pristine", "pristine", {"seed": 0}),
-        Condition("blur 1.0", "blur", {"sigma": 1.0, "seed": 0}),
-        Condition("noise 20", "noise", {"sigma": 20, "seed": 3}),
-    )
-    assert cache.exits == ("exit 1", "exit 2")
-    assert cache.classes == CLASSES
-    assert cache.notes == {"network": "tiny"}
-    assert cache.hashes == {
-        "model": model_hash(network),
+def test_extraction_says_where_it_comes_from(tmp_path):
+    experts, parts = crowd(), splits()
+    found, _ = run(tmp_path, experts=experts, parts=parts)
+    assert found.label.tolist() == [*parts["validation"].labels, *parts["test"].labels]
+    assert found.sample.tolist() == [*range(100, 107), *range(13)]
+    assert found.split.tolist() == [0] * 7 + [1] * 13
+    assert found.experts == FAMILIES
+    assert found.hashes == {
+        "model": model_hash(experts.network),
+        "experts": model_hash(experts),
+        "router": model_hash(load_router()),
         "validation": parts["validation"].hash,
         "test": parts["test"].hash,
     }
-    assert cache.profile == profile_of(network)
-    cache.save(tmp_path / "cache.safetensors")
-    assert np.array_equal(ConfidenceCache.load(tmp_path / "cache.safetensors").confidence, cache.confidence)
+    assert found.profile == profile_of(experts.network, experts, load_router().macs)
+    assert found.profile.router_macs == load_router().macs > 0
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """Enough validation samples for temperatures."""
+    return run(tmp_path_factory.mktemp("whole"), parts=splits(validation=211))[0]
+
+
+def softmax(z):
+    p = np.exp(z.astype(np.float64) - z.max(axis=-1, keepdims=True))
+    return p / p.sum(axis=-1, keepdims=True)
+
+
+def test_cache_and_table_say_what_was_extracted(whole, tmp_path):
+    keep = (whole.split == 1) | (whole.sample < 150)
+    cache, table = whole.cache(keep, notes={"network": "tiny"}), whole.table(keep)
+    assert cache.confidence.shape == (3, 4, 63, 2)
+    for s in range(3):
+        probability = softmax(whole.logits[s][keep])
+        for e in range(4):
+            assert np.allclose(cache.confidence[s, e], probability[:, e].max(axis=-1), atol=1e-6)
+            assert np.array_equal(cache.prediction[s, e], probability[:, e].argmax(axis=-1))
+        assert np.allclose(cache.router[s], whole.router[s][keep], atol=1e-6)
+        z, labels = table.of(DISTORTIONS[s].name, "noise", "test")
+        exact = np.maximum(whole.logits[s][whole.split == 1, 2].astype(np.float64), -255 * STEP)
+        assert np.abs(z - exact).max() <= STEP / 2 + 1e-6
+        assert labels.tolist() == whole.label[whole.split == 1].tolist()
+    for name in ("label", "sample", "split"):
+        assert np.array_equal(getattr(cache, name), getattr(whole, name)[keep])
+        assert np.array_equal(getattr(table, name), getattr(whole, name)[keep])
+    assert cache.conditions == (
+        Condition("pristine", "pristine", {"corruption": "pristine", "seed": 0}),
+        Condition("blur 1.0", "blur", {"corruption": "gaussian_blur", "sigma": 1.0, "seed": 0}),
+        Condition("noise 20", "noise", {"corruption": "gaussian_noise", "sigma": 20, "seed": 3}),
+    )
+    assert (cache.experts, cache.exits, cache.classes) == (FAMILIES, ("exit 1", "exit 2"), CLASSES)
+    assert (cache.notes, cache.hashes, cache.profile) == ({"network": "tiny"}, whole.hashes, whole.profile)
+    assert (table.conditions, table.experts, table.hashes) == (
+        tuple(d.name for d in DISTORTIONS),
+        FAMILIES,
+        whole.hashes,
+    )
+    cache.save(tmp_path / "c")
+    table.save(tmp_path / "t")
+    assert np.array_equal(ConfidenceCache.load(tmp_path / "c").confidence, cache.confidence)
+    assert np.array_equal(LogitTable.load(tmp_path / "t").codes, table.codes)
+
+
+def test_calibrations_come_from_all_validation_samples_whichever_are_kept(whole):
+    few = whole.cache(whole.split == 1, notes={})
+    for name, table in whole.temperatures().items():
+        assert table.shape == (4, 2)
+        assert np.array_equal(few.calibrations[name], table)
+    assert sorted(few.calibrations) == ["exit", "expert_exit", "global"]
+    assert len(np.unique(few.calibrations["global"])) == 1
+    assert (few.calibrations["exit"] == few.calibrations["exit"][0]).all()
+    assert len(np.unique(few.calibrations["expert_exit"])) > 4
 
 
 def test_progress_counts_images(tmp_path):
@@ -136,9 +211,8 @@ def test_extraction_goes_on_where_it_stopped(tmp_path):
     (tmp_path / "blur_1.0.safetensors").unlink()
     third, seen = run(tmp_path)
     assert computed(seen) == ["blur 1.0"]
-    for other in (again, third):
-        assert np.array_equal(other.confidence, first.confidence)
-        assert np.array_equal(other.prediction, first.prediction)
+    assert same(again, first)
+    assert same(third, first)
 
 
 def test_stopped_in_the_middle_of_a_condition_only_that_one_is_begun_again(tmp_path):
@@ -147,29 +221,32 @@ def test_stopped_in_the_middle_of_a_condition_only_that_one_is_begun_again(tmp_p
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        extract(tiny(), splits(), DISTORTIONS, tmp_path, stop, chunk=8)
+        extract(crowd(), load_router(), splits(), DISTORTIONS, tmp_path, stop, chunk=8)
     assert [p.name for p in tmp_path.iterdir()] == ["pristine.safetensors"]
-    cache, seen = run(tmp_path)
+    found, seen = run(tmp_path)
     assert computed(seen) == ["blur 1.0", "noise 20"]
-    assert np.array_equal(cache.confidence, run(tmp_path / "other")[0].confidence)
+    assert same(found, run(tmp_path / "other")[0])
 
 
 def test_one_more_condition_costs_one_more_pass(tmp_path):
     run(tmp_path, distortions=DISTORTIONS[:2])
-    cache, seen = run(tmp_path)
+    found, seen = run(tmp_path)
     assert computed(seen) == ["noise 20"]
-    assert [c.name for c in cache.conditions] == [d.name for d in DISTORTIONS]
+    assert found.distortions == DISTORTIONS
+    assert len(found.logits) == 3
 
 
 @pytest.mark.parametrize(
     "change",
     [
-        lambda: {"network": tiny(seed=1)},
+        lambda: {"experts": crowd(tiny(seed=1))},
+        lambda: {"experts": crowd(seed=1)},
+        lambda: {"router": load_router(HERE / "router_spectrum.safetensors")},
         lambda: {"parts": splits(seed=1)},
-        lambda: {"distortions": [Distortion(name="pristine", family="blur", parameters={"sigma": 0.5})]},
-        lambda: {"distortions": [replace(DISTORTIONS[2], seed=4)]},
+        lambda: {"distortions": [DISTORTIONS[0], replace(DISTORTIONS[1], parameters={"sigma": 0.5})]},
+        lambda: {"distortions": [DISTORTIONS[0], replace(DISTORTIONS[2], seed=4)]},
     ],
-    ids=["weights", "images", "parameters", "seed"],
+    ids=["weights", "experts", "router", "images", "parameters", "seed"],
 )
 def test_parts_of_another_run_are_refused(tmp_path, change):
     run(tmp_path)
@@ -200,20 +277,26 @@ def test_damaged_part_is_refused(tmp_path):
 def test_training_images_are_not_extracted(tmp_path):
     parts = splits()
     without = {name: parts[name] for name in ("validation", "test")}
-    one, other = run(tmp_path / "a", parts=parts)[0], run(tmp_path / "b", parts=without)[0]
-    assert np.array_equal(one.confidence, other.confidence)
+    assert same(run(tmp_path / "a", parts=parts)[0], run(tmp_path / "b", parts=without)[0])
 
 
-@torch.no_grad()
-def test_exits_do_not_depend_on_the_batch():
-    network, images = tiny().train(), splits()["test"].images
-    whole = exits_of(network, images)
-    assert not network.training
-    small = exits_of(network, images, batch=4)
-    assert torch.allclose(whole[0], small[0], rtol=0.0, atol=1e-6)
-    assert torch.equal(whole[1], small[1])
-    assert (whole[0].dtype, whole[1].dtype) == (torch.float32, torch.int16)
-    assert whole[0].shape == whole[1].shape == (13, 2)
+def test_what_cannot_be_extracted_is_refused_before_anything_is_written(tmp_path):
+    with pytest.raises(ValueError, match=r"conditions are \['blur 1.0', 'noise 20'\], allowed is .* a pristine one"):
+        run(tmp_path / "a", distortions=DISTORTIONS[1:])
+    with pytest.raises(ValueError, match=r"experts are \('pristine', 'noise'\), allowed with a router are"):
+        run(tmp_path / "a", experts=crowd(families=("pristine", "noise")))
+    assert not (tmp_path / "a").exists()
+
+
+def test_answers_do_not_depend_on_the_batch():
+    experts, router, images = crowd(), load_router(), splits()["test"].images
+    experts.network.train()
+    one, other = answers(experts, router, images), answers(experts, router, images, batch=4)
+    assert not experts.network.training
+    for name, shape, kind in (("logits", (13, 4, 2, CLASSES), torch.float16), ("router", (13, 4), torch.float32)):
+        assert torch.allclose(one[name].float(), other[name].float(), rtol=0.0, atol=2e-3)
+        assert one[name].shape == shape
+        assert one[name].dtype == kind
 
 
 def test_model_hash_is_that_of_the_rounded_weights():
@@ -237,10 +320,18 @@ def test_profile_equals_a_count_by_hand():
     )
 
 
+def test_profile_with_experts_counts_their_heads_and_the_router():
+    """4 channels pooled to 2 x 2 cells and deviations, 8 to one cell and deviations; 3 units in between."""
+    alone, found = profile_of(tiny()), profile_of(tiny(), crowd(), router_macs=77)
+    heads = (4 * 5 * 3 + 3 * CLASSES, 8 * 2 * 3 + 3 * CLASSES)
+    assert found == replace(alone, head_macs=heads, router_macs=77)
+    assert found.head_macs != alone.head_macs
+
+
 def test_profile_leaves_no_hook_behind():
-    network = tiny()
-    profile_of(network)
-    assert not any(module._forward_hooks for module in network.modules())
+    experts = crowd()
+    profile_of(experts.network, experts)
+    assert not any(m._forward_hooks for part in (experts, experts.network) for m in part.modules())
 
 
 def test_profile_of_mobilenet():

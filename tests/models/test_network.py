@@ -95,6 +95,50 @@ def test_backbone_is_mobilenet_as_torchvision_computes_it():
     assert torch.allclose(mine.backbone(x), theirs(x), rtol=0.0, atol=1e-6)
 
 
+@torch.no_grad()
+def test_maps_are_what_the_exits_read(network, images):
+    maps = list(network.maps(images))
+    assert [m.shape[1] for m in maps] == [24, 32, 64, 96, 160, 320, 1280]
+    whole = network(images)
+    for i, (features, head) in enumerate(zip(maps, network.heads, strict=True)):
+        assert torch.equal(head(features), whole[:, i])
+        assert torch.equal(features, network.head(images, i + 1)[0])
+
+
+@torch.no_grad()
+def test_maps_are_made_as_they_are_asked_for(network, images):
+    calls = []
+    hooks = [s.register_forward_hook(lambda module, *_: calls.append(module)) for s in network.segments]
+    maps = network.maps(images)
+    next(maps)
+    next(maps)
+    for hook in hooks:
+        hook.remove()
+    assert calls == list(network.segments[:2])
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("cut", range(3))
+def test_other_heads_stand_in_for_the_networks_own(cut):
+    network, other = tiny(seed=0).eval(), tiny(seed=1).eval()
+    x = torch.randn(2, 3, 32, 32)
+    expected = torch.stack([h(f) for h, f in zip(other.heads, network.maps(x), strict=True)], 1)
+    assert torch.equal(network(x, heads=list(other.heads)), expected)
+    assert not torch.allclose(network(x), expected, atol=1e-3)
+    features, near = network.head(x, cut, heads=other.heads)
+    parts = ([] if near is None else [near]) + ([network.tail(features, cut, other.heads)] if cut < 2 else [])
+    assert torch.equal(torch.cat(parts, 1), expected)
+
+
+@pytest.mark.parametrize("n", [0, 1, 3])
+def test_heads_for_every_segment_or_none(n):
+    network, x = tiny(), torch.zeros(1, 3, 32, 32)
+    heads = [ExitHead(4, 4)] * n
+    for run in (lambda: network(x, heads), lambda: network.head(x, 1, heads), lambda: network.tail(x, 0, heads)):
+        with pytest.raises(ValueError, match=f"{n} heads were given, allowed are 2: one for every segment"):
+            run()
+
+
 @pytest.mark.parametrize("cut", [-1, 8, 70])
 def test_wrong_cut_is_refused(network, images, cut):
     for run in (network.head, network.tail):

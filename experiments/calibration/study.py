@@ -1,0 +1,201 @@
+"""Runs the study on one cache: measures, draws, and writes result.json, tables and figures into a folder."""
+
+import json
+import math
+import re
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+from hydra.utils import instantiate
+from matplotlib.figure import Figure
+from omegaconf import DictConfig
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+from offramp.environments import CacheError, ConfidenceCache
+from offramp.experiments import figures
+from offramp.experiments.calibration import drift, fitting, guarantees, honesty, offload, pictures, policies, tables
+from offramp.experiments.calibration.samples import PRISTINE, ROUTED, calibrations
+from offramp.experiments.compare import plain
+
+SCORED = "mobilenet_v2_cifar10"
+ASSIGNMENTS = 20
+SETS = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)
+
+
+def check(cfg: DictConfig, cache: ConfidenceCache) -> int:
+    """Refuse what the study cannot do, before anything is measured; how many exits lie at the edge."""
+    for name, least in (("seeds", 2), ("horizon", drift.WINDOWS), ("rounds", 2), ("draws", 2)):
+        if not (isinstance(cfg[name], int) and cfg[name] >= least):
+            raise ValueError(f"{name} is {cfg[name]!r}, allowed is a whole number, {least} or more")
+    for name in ("target", "audits"):
+        if not 0.0 < cfg[name] < 1.0:
+            raise ValueError(f"{name} is {cfg[name]!r}, allowed is a number in (0, 1)")
+    if not cfg.targets or not all(0.0 < p < 1.0 for p in cfg.targets) or cfg.target not in cfg.targets:
+        raise ValueError(
+            f"targets are {list(cfg.targets)}, allowed are numbers in (0, 1), target {cfg.target} among them"
+        )
+    exits = len(cache.exits)
+    k = min(3, exits - 1) if cfg.edge_exits is None else cfg.edge_exits
+    if not (isinstance(k, int) and 1 <= k < exits):
+        raise ValueError(f"edge_exits is {k!r}, allowed is a whole number in 1..{exits - 1}")
+    if cache.profile is None or cache.router is None or "expert_exit" not in cache.calibrations:
+        raise CacheError("cache lacks profile, router or calibrations, allowed is one that offramp extract makes")
+    for name in cfg.places:
+        cache.condition(name)
+    return k
+
+
+def measure(cfg: DictConfig, done: Callable[[str], None]) -> tuple[dict[str, Any], dict[str, Figure]]:
+    """All numbers of the study as plain data, and its figures; `done` is told what was finished."""
+    whole = (
+        ConfidenceCache.load(cfg.cache) if cfg.cache.endswith(".safetensors") else ConfidenceCache.embedded(cfg.cache)
+    )
+    k = check(cfg, whole)
+    table, stream = fitting.table_beside(cfg.cache), instantiate(cfg.stream, _convert_="all")
+    machines = offload.Machines(edge_gmacs=cfg.edge_gmacs, cloud_gmacs=cfg.cloud_gmacs, edge_exits=k)
+    players = {"I-SplitEE": instantiate(cfg.policies.isplitee), "AdaEE": instantiate(cfg.policies.adaee, cut=k)}
+    cache, seeds = whole.part("test"), range(cfg.seeds)
+    caches = calibrations(cache)
+    last = list(caches)[-1]
+    validation = whole.part("validation").calibrated(last)
+    found: dict[str, Any] = {
+        "network": str(cfg.cache),
+        "draws": cfg.draws,
+        "hashes": dict(cache.hashes),
+        "target": cfg.target,
+        "edge_exits": k,
+    }
+    done("caches")
+    found["matched"] = honesty.matched_rows(caches, validation, cfg.draws)
+    worst = honesty.largest(found["matched"], last)
+    found["in_turn"] = honesty.largest_in_turn(caches[last])
+    found["assignments"] = honesty.other_assignments(caches[last], ASSIGNMENTS)
+    found["signs"] = honesty.signs_rows(caches[last], cache.experts.index(worst["expert"]), worst["exit"])
+    done("matched conditions")
+    found["levels"], found["misrouted"] = honesty.level_rows(caches), honesty.misrouted_rows(caches)
+    done("levels")
+    found["methods"] = fitting.method_rows(cache, table, cfg.target)
+    found["as_in_the_papers"] = fitting.as_in_the_papers(cache, table, cfg.target)
+    found["fitting_sets"] = fitting.fitting_set_rows(cache, table, SETS)
+    done("fitting")
+    where = offload.places(cache, cfg.places, stream.conditions)
+    found["effect"] = offload.effect_rows(caches, where, machines, cfg.targets, cfg.rounds)
+    done("offloading")
+    curves = offload.deadline_rows(caches, where, machines, None, cfg.rounds)
+    found["deadlines"] = [{name: x for name, x in row.items() if name != "curve"} for row in curves]
+    few = max(2, cfg.rounds // 5)
+    found["deadlines_by_target"] = offload.deadline_rows(caches, where, machines, cfg.targets, few)
+    for row in found["deadlines_by_target"]:
+        row.pop("curve", None)
+    done("deadlines")
+    found["risk"] = guarantees.risk_rows(caches[last], stream.conditions, **cfg.risk)
+    done("risk control")
+    found["drift"] = drift.over_time(
+        caches, stream, exit_at=k, horizon=cfg.horizon, seeds=seeds, target=cfg.target, audits=cfg.audits
+    )
+    done("drift")
+    found["policies"] = policies.policy_rows(caches, players, cfg.world, stream, horizon=cfg.horizon, seeds=seeds)
+    done("policies")
+    speeds = (
+        f"edge {cfg.edge_gmacs:g}, cloud {cfg.cloud_gmacs:g} GMAC/s, {k} exits at the edge, n = {len(cache.label):,}"
+    )
+    shown = [(PRISTINE, "pristine"), (ROUTED, "pristine"), (ROUTED, "mixed stream")]
+    drawn = {
+        "reliability": pictures.reliability_diagrams(caches, sorted({1, k, len(cache.exits)})),
+        "levels": pictures.level_errors(found["levels"]),
+        "offloading": pictures.offloading(found["effect"], k),
+        "deadlines": pictures.deadlines(curves, shown, speeds),
+        "drift": pictures.over_time(found["drift"], stream.conditions),
+    }
+    done("figures")
+    return found, drawn
+
+
+STEPS = 10
+
+
+def run(cfg: DictConfig) -> Path:
+    """Measure as the configuration says, write everything, and return the path of result.json."""
+    console = Console()
+    started = time.perf_counter()
+    with Progress(TextColumn("{task.description:<20}"), BarColumn(), MofNCompleteColumn(), console=console) as bar:
+        task = bar.add_task("opening", total=STEPS)
+
+        def done(what: str) -> None:
+            bar.update(task, advance=1, description=what)
+            if not console.is_terminal:
+                console.print(f"{what}: {time.perf_counter() - started:.0f} s")
+
+        found, drawn = measure(cfg, done)
+    folder, name = Path(cfg.folder), Path(str(cfg.cache)).stem
+    folder.mkdir(parents=True, exist_ok=True)
+    blocks = {block: make(found) for block, make in tables.BLOCKS.items()}
+    for picture, figure in drawn.items():
+        write(folder / f"{name}.{picture}.svg", figures.svg(figure, picture))
+    text = "\n\n".join(f"## {block}\n\n{made}" for block, made in blocks.items())
+    write(
+        folder / f"{name}.tables.md",
+        f"# Tables of the study on {name}\n\nWritten by `offramp calibration`.\n\n{text}\n",
+    )
+    readme, path = folder / "README.md", folder / "result.json"
+    if readme.exists():
+        write(readme, tables.filled(readme.read_text(encoding="utf-8"), name, blocks))
+    text = json.dumps(merged(path, name, found), indent=1, allow_nan=False)
+    write(path, re.sub(r"\[[^\[\]{}]*\]", lambda row: re.sub(r"\s*\n\s*", "", row[0]), text) + "\n")  # a row, a line
+    worst = honesty.largest(found["matched"], "expert_exit")
+    console.print(f"largest matched ECE: {worst['ece']:.4f} ({worst['expert']} expert, exit {worst['exit']})")
+    console.print(f"{time.perf_counter() - started:.0f} s; {path.resolve()}", soft_wrap=True)
+    return path
+
+
+def merged(path: Path, name: str, found: dict[str, Any]) -> dict[str, Any]:
+    """What result.json holds of other caches, and what was found on this; the score is the committed one's."""
+    before = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    caches = before.get("caches", {}) | {name: packed(rounded(plain(found)))}
+    score = before.get("score")
+    if name == SCORED:
+        score = {
+            "name": "largest calibration error (15 bins) of any exit of any expert on matched conditions, at "
+            "temperatures of each expert and exit",
+            "value": round(honesty.largest(found["matched"], "expert_exit")["ece"], 5),
+            "allowed": tables.LIMIT,
+        }
+    return {"study": "calibration", "score": score, "caches": dict(sorted(caches.items()))}
+
+
+def packed(value: Any) -> Any:
+    """The same with each list of rows as its columns' names, once, and the rows' values; `unpacked` undoes it."""
+    if (
+        isinstance(value, list)
+        and value
+        and all(isinstance(row, dict) and row.keys() == value[0].keys() for row in value)
+    ):
+        return {"columns": list(value[0]), "rows": [list(row.values()) for row in value]}
+    return {k: packed(v) for k, v in value.items()} if isinstance(value, dict) else value
+
+
+def unpacked(value: Any) -> Any:
+    """Numbers of one cache as result.json keeps them, as they were measured; nan where it has nothing."""
+    if isinstance(value, dict) and value.keys() == {"columns", "rows"}:
+        rows = ([math.nan if x is None else x for x in row] for row in value["rows"])
+        return [dict(zip(value["columns"], row, strict=True)) for row in rows]
+    return {k: unpacked(v) for k, v in value.items()} if isinstance(value, dict) else value
+
+
+def rounded(value: Any) -> Any:
+    """The same with five digits after the point."""
+    if isinstance(value, dict):
+        return {k: rounded(v) for k, v in value.items()}
+    if isinstance(value, Iterable) and not isinstance(value, str):
+        return [rounded(v) for v in value]
+    return round(value, 5) if isinstance(value, float) else value
+
+
+def write(path: Path, text: str) -> None:
+    """Replace a file by a whole new one."""
+    part = path.with_name(path.name + ".part")
+    part.write_text(text, encoding="utf-8")
+    part.replace(path)
