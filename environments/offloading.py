@@ -12,7 +12,6 @@ import numpy as np
 import numpy.typing as npt
 
 from offramp.bandits.rows import FloatArray
-from offramp.environments.operating_points import FALLBACKS
 
 Mask = npt.NDArray[np.bool_]
 
@@ -35,6 +34,8 @@ class Link:
         """Time on the way of one offload: half a round trip each way, and the payload at the link's rate."""
         return self.rtt_ms + 8.0 * payload_bytes / (1e3 * self.mbit_per_s)
 
+
+FALLBACKS = ("last", "most_confident")
 
 LINKS = {
     "sao_paulo": Link(name="São Paulo", mbit_per_s=93.6, rtt_ms=10.0),
@@ -83,7 +84,7 @@ def answers(
     confidence, correct
         Of every exit, (n, L) with L >= 2: calibrated, in [0, 1]; and whether its prediction is right.
     target
-        p_tar in (0, 1).
+        p_tar >= 0; one above every confidence sends everything.
     edge_exits
         k in 1..L-1; None: all but the final exit.  Exits between k and the final one are never asked.
     fallback
@@ -103,7 +104,8 @@ def answers(
         raise ValueError(f"correct has shape {right.shape}, allowed is that of confidence, {c.shape}")
     if not ((c >= 0.0) & (c <= 1.0)).all():
         raise ValueError(f"confidence holds {c[~((c >= 0.0) & (c <= 1.0))][0]}, allowed is [0, 1]")
-    refuse_target(target)
+    if not target >= 0.0:  # nan among the refused
+        raise ValueError(f"target is {target}, allowed is a number >= 0")
     exits = c.shape[1]
     k = exits - 1 if edge_exits is None else edge_exits
     if not 1 <= k < exits:

@@ -7,9 +7,8 @@ import numpy as np
 
 from offramp.bandits.rows import FloatArray
 from offramp.environments.cache import CacheError, ConfidenceCache
+from offramp.environments.offloading import answers
 from offramp.environments.reliability import ece
-
-FALLBACKS = ("last", "most_confident")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,26 +85,14 @@ def operating_points(
     (OperatingPoint(target=0.75, edge_share=0.5, edge_accuracy=1.0, accuracy=0.5),)
 
     """
-    exits = len(cache.exits)
-    edge = exits - 1 if edge_exits is None else edge_exits
-    if not 1 <= edge < exits:
-        raise CacheError(f"edge_exits is {edge_exits}, allowed is 1..{exits - 1} of the {exits} exits of this cache")
-    if fallback not in FALLBACKS:
-        raise CacheError(f"fallback is {fallback!r}, allowed are {FALLBACKS}")
     confidence, correct = _view(cache, condition, expert)
-    local = confidence[:, :edge]
-    places = np.r_[:edge, exits - 1][::-1]
-    samples = np.arange(len(confidence))
-    answering = np.full(len(samples), exits - 1)
-    if fallback == "most_confident":
-        answering = places[confidence[:, places].argmax(axis=1)]
     points = []
     for target in targets:
-        if not target >= 0.0:  # nan among the refused
-            raise CacheError(f"target is {target}, allowed is a number >= 0")
-        reached = local >= target
-        stays = reached.any(axis=1)
-        right = correct[samples, np.where(stays, reached.argmax(axis=1), answering)]
+        try:
+            found = answers(confidence, correct, target, edge_exits=edge_exits, fallback=fallback)
+        except ValueError as error:
+            raise CacheError(str(error)) from error
+        stays, right = found.edge, found.correct
         points.append(
             OperatingPoint(
                 target=float(target),

@@ -1,5 +1,6 @@
 """A router tells from an image's pixels which family of distortion it belongs to, and so which expert it needs."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ SCHEMA = "offramp-router-1"
 _CHUNK = 64  # images measured at once: their planes stay in the processor's cache
 
 
-class Router(nn.Module):
+class Router(nn.Module, ABC):
     """Turns 8-bit images into the probabilities of FAMILIES; `LinearRouter` and `SpectrumRouter` say how.
 
     Parameters
@@ -52,13 +53,13 @@ class Router(nn.Module):
         self.head = head
 
     @property
+    @abstractmethod
     def macs(self) -> int:
         """Multiply-accumulates for one image, transform and standardising included."""
-        raise NotImplementedError
 
+    @abstractmethod
     def measure(self, images: Tensor) -> Tensor:
         """What is measured of images (n, side, side, 3) uint8: (n, ...) float32."""
-        raise NotImplementedError
 
     def logits(self, measured: Tensor) -> Tensor:
         """Logits (n, 4) of what was measured."""

@@ -132,7 +132,8 @@ def run(cfg: DictConfig) -> Path:
         found, drawn = measure(cfg, done)
     folder, name = Path(cfg.folder), Path(str(cfg.cache)).stem
     folder.mkdir(parents=True, exist_ok=True)
-    blocks = {block: make(found) for block, make in tables.BLOCKS.items()}
+    kept = merged(folder / "result.json", name, found)
+    blocks = blocks_of(kept, name)
     for picture, figure in drawn.items():
         write(folder / f"{name}.{picture}.svg", figures.svg(figure, picture))
     text = "\n\n".join(f"## {block}\n\n{made}" for block, made in blocks.items())
@@ -143,7 +144,7 @@ def run(cfg: DictConfig) -> Path:
     readme, path = folder / "README.md", folder / "result.json"
     if readme.exists():
         write(readme, tables.filled(readme.read_text(encoding="utf-8"), name, blocks))
-    text = json.dumps(merged(path, name, found), indent=1, allow_nan=False)
+    text = json.dumps(kept, indent=1, allow_nan=False)
     write(path, re.sub(r"\[[^\[\]{}]*\]", lambda row: re.sub(r"\s*\n\s*", "", row[0]), text) + "\n")  # a row, a line
     worst = honesty.largest(found["matched"], "expert_exit")
     console.print(f"largest matched ECE: {worst['ece']:.4f} ({worst['expert']} expert, exit {worst['exit']})")
@@ -164,6 +165,12 @@ def merged(path: Path, name: str, found: dict[str, Any]) -> dict[str, Any]:
             "allowed": tables.LIMIT,
         }
     return {"study": "calibration", "score": score, "caches": dict(sorted(caches.items()))}
+
+
+def blocks_of(kept: dict[str, Any], name: str) -> dict[str, str]:
+    """The tables of one cache, made of what result.json keeps: the two never differ in a digit."""
+    found = unpacked(kept["caches"][name])
+    return {block: make(found) for block, make in tables.BLOCKS.items()}
 
 
 def packed(value: Any) -> Any:

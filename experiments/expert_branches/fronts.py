@@ -181,12 +181,14 @@ def gain(one: Front, other: Front, points: int) -> dict[str, Any]:
     Returns
     -------
     dict
-        `costs`, the range; `least` and `mean` over it, each with its paired 95 % interval over seeds (`mean`, `half`)
-        in points, `least` with the `cost` where it is.
+        `costs`, the range (one cost, the cheapest of the dearer front, where they have none in common); `least` and
+        `mean` over it, each with its paired 95 % interval over seeds (`mean`, `half`) in points, `least` with the
+        `cost` where it is.
 
     """
     costs = [f.cost[:, :, 0].mean(axis=1) for f in (one, other)]
-    low, high = max(c.min() for c in costs), min(c.max() for c in costs)
+    low = max(c.min() for c in costs)
+    high = max(low, min(c.max() for c in costs))  # where no cost is reached by both, the cheaper one may spend `low`
     at = np.linspace(low, high, points)
     curves = [
         mixture(c, f.accuracy[:, :, 0].mean(axis=1), at) @ f.accuracy[:, :, 0]

@@ -53,7 +53,7 @@ def test_over_200_random_splits(facts, name, loss):
         risks = risks_of(table, table, method=method, n=1_000)
         assert above(risks)[1] <= allowed
         assert risks.mean() > EPS / 2, "the guarantee is held by using what it allows"
-    if (name, loss) != ("mixture", "consistency"):  # there the step from .99 to .98 leaps over eps, and all stop before it
+    if (name, loss) != ("mixture", "consistency"):  # there one step of the grid leaps over eps, and all stop before it
         assert above(risks_of(table, table, method="naive", n=1_000))[1] > allowed
 
 

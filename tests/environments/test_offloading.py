@@ -155,7 +155,7 @@ def test_what_is_wrong_is_named(exits):
     found = answers(c, right, 0.8, edge_exits=2)
     times = latency(found, **TIMES)
     for call, message in (
-        (lambda: answers(c, right, 1.0), r"target is 1\.0, allowed is a number in \(0, 1\)"),
+        (lambda: answers(c, right, -0.1), r"target is -0\.1, allowed is a number >= 0"),
         (lambda: answers(c, right, math.nan), "target is nan"),
         (lambda: answers(c, right, 0.8, edge_exits=7), r"edge_exits is 7, allowed is 1\.\.6"),
         (lambda: answers(c, right, 0.8, fallback="best"), "fallback is 'best', allowed are"),

@@ -279,8 +279,9 @@ def test_the_score_is_that_of_the_committed_cache(last):
     assert kept["score"]["value"] == pytest.approx(errors(last).max(), abs=2e-5)
     assert kept["caches"][NAME]["hashes"] == dict(last.hashes)
     readme = (FOLDER / "README.md").read_text(encoding="utf-8")
-    for name in ("summary", "risk", "policies"):
-        assert tables.filled(readme, NAME, {name: tables.BLOCKS[name](study.unpacked(kept["caches"][NAME]))}) == readme
+    for name in kept["caches"]:
+        assert tables.filled(readme, name, study.blocks_of(kept, name)) == readme
+    assert tables.filled(readme, NAME, {"summary": "other"}) != readme
 
 
 def test_another_cache_is_added_and_the_score_stays(tmp_path):

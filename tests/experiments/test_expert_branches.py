@@ -81,6 +81,10 @@ def test_gain_by_hand():
     assert found["least"]["half"] == pytest.approx(12.706 * 0.1 / 2)
     assert found["mean"]["mean"] == pytest.approx(20.05)
     assert fronts.gain(other, one, 3)["least"]["mean"] == pytest.approx(-30.05)
+    dear = front([[7.0, 7.0], [8.0, 8.0]], [[0.7, 0.7], [0.8, 0.8]])  # no cost in common: the cheaper one may spend 7
+    found = fronts.gain(dear, other, 3)
+    assert found["costs"] == [7.0, 7.0]
+    assert found["least"]["mean"] == pytest.approx(19.95)
 
 
 def test_held_takes_the_best_reward_of_each_seed():

@@ -53,7 +53,7 @@ def test_compare_writes_its_run_folder(run_folder):
     frame = pd.read_parquet(folder / "results.parquet")
     traces = pd.read_parquet(folder / "traces.parquet")
     assert len(lines) == len(frame) == 3 * (10 + 10 + 11)
-    assert set(traces["world"]) == {"default", "isplitee"}
+    assert set(traces["world"]) == {"default", "experts", "isplitee"}
     assert summary["worlds"]["isplitee"]["offload_first"]["cost_saved"]["mean"] == pytest.approx(0.5789, abs=1e-3)
     assert summary["worlds"]["isplitee"]["offload_first"]["accuracy_change"]["mean"] == 0.0
     assert summary["refused"]["default"].keys() == {"send_input"}
