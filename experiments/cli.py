@@ -28,7 +28,7 @@ def main() -> None:
     try:
         module = importlib.import_module(f"offramp.experiments.{arguments[0]}")
     except ModuleNotFoundError as error:
-        extra = "models" if error.name in ("torch", "torchvision", "PIL") else "experiments"
+        extra = "models" if error.name in ("torch", "torchvision", "PIL", "scipy") else "experiments"
         sys.exit(f"offramp {arguments[0]} needs {error.name}: pip install 'offramp[{extra}]'")
     module.main()
 

@@ -208,14 +208,17 @@ def places(kept: Kept) -> str:
 
 
 def shapes(kept: Kept) -> str:
-    """What was to be shown."""
-    said = {True: "holds", False: "**misses**", None: "not judged"}
-    rows = [
-        [name, row["what"], row["wanted"], row["found"], said[row["holds"]]]
-        for name, found in kept.items()
-        for row in found["shapes"]
-    ]
-    return grid(["cache", "what", "wanted", "found", ""], rows, 5)
+    """What was to be shown, a row for each claim, a column for each cache."""
+    said = {True: "", False: "**misses:** ", None: "not judged: "}
+    claims = {(row["what"], row["wanted"]): "" for found in kept.values() for row in found["shapes"]}
+    rows = []
+    for what, wanted in claims:
+        cells = []
+        for found in kept.values():
+            row = next((r for r in found["shapes"] if (r["what"], r["wanted"]) == (what, wanted)), None)
+            cells.append("–" if row is None else said[row["holds"]] + row["found"])
+        rows.append([what, wanted, *cells])
+    return grid(["what", "wanted", *kept], rows, 2 + len(kept))
 
 
 SECTIONS: dict[str, Callable[[Kept], str]] = {
