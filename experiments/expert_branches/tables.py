@@ -117,7 +117,13 @@ def at_one(kept: Kept) -> str:
             cost, sent = number(row["cost"]["mean"], 3), number(row["offloads"]["mean"], 0, 100.0)
             cells.append(f"{with_interval(row['accuracy'], 1, 100.0)} / {cost} / {sent}")
         rows.append([system, *cells])
-    return grid(["system", *POLICIES], rows)
+    best = "; ".join(
+        f"{r['system']} {r['best']} ({with_interval(r['accuracy'], 1, 100.0)} at {number(r['cost']['mean'], 3)})"
+        for r in main_of(kept)[1]["adaee_exits"]
+        if r["prices"] == "paper"
+    )
+    note = f"The exit at which AdaEE earns most, its accuracy % and cost:\n{best}."
+    return f"{grid(['system', *POLICIES], rows)}\n\n{note}"
 
 
 def calibration_and_fallback(kept: Kept) -> str:

@@ -8,7 +8,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from offramp.bandits import UCB1, AdaEE, Arm, Arms, Engine, Fixed, ISplitEE, Observation, Quote, RandomArm, SplitEES
-from offramp.bandits.checks import policy_checks
 from offramp.bandits.conformal_floor import FLOOR, ConformalFloor, moved, put_back, show
 from offramp.bandits.reveal import reveal
 from offramp.bandits.rows import AUDIT, P_REVEAL
@@ -37,16 +36,6 @@ def seen(decision, confidence, classes):
     return Observation(
         confidence=shown, answered_at=cut if local else 3, offloaded=not local, audited=audited, prediction=told
     )
-
-
-# The check of late feedback takes the infinite thresholds of the inner table, inside the state, for a fault; it is made
-# again below.  A policy that draws its arm would fail that of propensities: see the Notes.
-CHECKS = [c for c in policy_checks(ConformalFloor(policy=UCB1())) if c.body.__name__ != "late_feedback_is_legal"]
-
-
-@pytest.mark.parametrize("check", CHECKS, ids=str)
-def test_contract(check):
-    check()
 
 
 @pytest.mark.parametrize("inner", [UCB1(), RandomArm()], ids=str)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from hydra import compose, initialize_config_module
 from hydra.utils import instantiate
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from offramp.bandits import Arm, Decision, Engine, FinalExit, Fixed, Observation, RandomArm, SplitEES
@@ -239,6 +239,7 @@ def surest(truth, thresholds, cut, prefix):
     st.tuples(*[st.integers(0, 1)] * 3),
     st.booleans(),
 )
+@example([0.7, 0.2, 0.3, 0.5], [np.inf, 0.5, np.inf, np.inf], 2, (1, 0, 1), False)  # the last meets the target just so
 def test_fallback_answers_with_the_surest_that_spoke_and_an_engine_takes_it(truth, rule, cut, rules, audit):
     prefix, cloud_all, fallback = rules
     thresholds = [t if i < cut else np.inf for i, t in enumerate(rule)]

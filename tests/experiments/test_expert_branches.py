@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from offramp.bandits import Fixed
-from offramp.environments import CacheError, ConfidenceCache, blocks
+from offramp.environments import Abrupt, CacheError, ConfidenceCache, blocks
 from offramp.experiments import expert_branches as study
 from offramp.experiments.expert_branches import fronts, levels, mixed, shapes, systems, tables
 
@@ -125,6 +125,28 @@ def test_segments_are_those_of_the_stream(embedded):
     np.testing.assert_allclose(found.cost[0, 0], cost.reshape(8, 100).mean(axis=1))
     distorted = found.over(np.array([1, 2, 4]))
     assert distorted.accuracy[0, 0, 0] == pytest.approx(correct.reshape(8, 100)[[1, 2, 4]].mean())
+
+
+def test_repriced_rules_cost_what_playing_them_costs(embedded):
+    """Played under one price list and repriced, against played under the other."""
+    cfg = config()
+    caches = systems.views(embedded)
+    stream = Abrupt(segments=(("pristine", 2.0), ("blur 1.0", 2.0)))
+    how = {"horizon": 400, "seeds": [0, 1], "played": lambda: None}
+    system = systems.SYSTEMS[systems.PRISTINE]
+    fields = {}
+    with ThreadPoolExecutor(1) as pool:
+        for name in systems.PRICES:
+            listed = systems.price_list(name, embedded.profile, cfg, 0.0)
+            world = systems.make_world(system, caches, listed, [0.5, 0.9, np.inf])
+            arrays = world.arrays(stream.conditions, stream.links)
+            played = {rule: (policy, arrays) for rule, policy in systems.rules(world.arms).items()}
+            fields[name] = listed, world, fronts.play(played, world, stream, pool=pool, **how)
+    (_, world, one), (listed, _, other) = fields.values()
+    assert len(one.settings) == 19
+    assert np.abs(one.cost - other.cost).max() > 0.01
+    np.testing.assert_allclose(fronts.repriced(one, world, listed, 2.0).cost, other.cost, atol=1e-12)
+    np.testing.assert_array_equal(one.accuracy, other.accuracy)
 
 
 def test_difference_is_paired():
