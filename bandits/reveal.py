@@ -55,7 +55,7 @@ def most_confident(truth: FloatArray, decision: FloatArray, options: IntArray) -
     best = exits - 1
     for j in range(cut):
         k = whole(cut - 1 - j)
-        if (j == 0 or options[PREFIX] == 1 or decision[rule + k] < math.inf) and truth[k] > truth[best]:
+        if (options[PREFIX] == 1 or decision[rule + k] < math.inf) and truth[k] > truth[best]:
             best = k
     return best + 1
 

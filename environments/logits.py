@@ -126,6 +126,8 @@ class LogitTable:
         try:
             raw = zlib.decompress(tensors["deflated"].tobytes())
             s, e, n, exits, classes = manifest["shape"]
+            if min(manifest["shape"]) < 1:
+                raise ValueError(f"shape is {manifest['shape']}")
             changes = np.moveaxis(np.frombuffer(raw, dtype=np.uint8).reshape(s, e, exits, classes, n), 4, 2)
             codes = np.cumsum(changes, axis=3, dtype=np.uint8)
             names: dict[str, Any] = {k: tuple(manifest[k]) for k in ("conditions", "experts")}
