@@ -148,6 +148,8 @@ class LogitTable:
 
 def codes_of(logits: npt.NDArray[np.floating[Any]]) -> npt.NDArray[np.uint8]:
     """Codes of logits (..., K): the distance from the largest, in steps, at most 255."""
+    if not np.isfinite(logits).all():
+        raise CacheError("logits hold nan or infinity, allowed are finite numbers")
     gaps = logits.max(axis=-1, keepdims=True) - logits
     codes: npt.NDArray[np.uint8] = np.rint(np.minimum(gaps / STEP, 255.0)).astype(np.uint8)
     return codes

@@ -27,6 +27,8 @@ def spread_of(logits: npt.NDArray[np.floating[Any]]) -> npt.NDArray[np.uint8]:
     between f(1)/2 and (f(0) + f(1))/2.  The spread is its place between these two.
 
     """
+    if not np.isfinite(logits).all():
+        raise ValueError("logits hold nan or infinity, allowed are finite numbers")
     ordered = np.sort(np.asarray(logits, dtype=np.float64), axis=-1)
     gaps = ordered[..., -1:] - ordered[..., :-1]
     whole, half = _log_sum(gaps), _log_sum(0.5 * gaps)
@@ -73,7 +75,10 @@ def tempered(
     True
 
     """
-    inverse = 1.0 / np.asarray(temperature, dtype=np.float64)
+    given = np.asarray(temperature, dtype=np.float64)
+    if not ((given > 0.0) & (given < np.inf)).all():
+        raise ValueError(f"temperature is {temperature}, allowed are finite numbers > 0")
+    inverse = 1.0 / given
     rest = np.maximum(1.0 - confidence, 1e-300)  # an answer without any doubt keeps none
     f0, f1 = math.log(max(1, classes - 1)), np.log(rest) - np.log(np.maximum(confidence, 1e-300))
     half = 0.5 * f1 + 0.5 * f0 * (spread / SPREAD)

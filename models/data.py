@@ -81,6 +81,10 @@ def cifar10(root: str | Path, *, download: bool = False) -> dict[str, Split]:
 
 def normalise(images: npt.NDArray[np.uint8] | Tensor) -> Tensor:
     """Images (n, height, width, 3) uint8 in 0..255 as the network reads them: (n, 3, height, width) float32."""
-    x = torch.as_tensor(images).permute(0, 3, 1, 2).float().div_(255.0)
+    pixels = torch.as_tensor(images)
+    if pixels.dtype != torch.uint8 or pixels.ndim != 4 or pixels.shape[3] != 3:
+        found = f"{str(pixels.dtype).removeprefix('torch.')} of shape {tuple(pixels.shape)}"
+        raise ValueError(f"images are {found}, allowed is uint8 in 0..255 of shape (n, height, width, 3)")
+    x = pixels.permute(0, 3, 1, 2).float().div_(255.0)
     x = (x - torch.tensor(MEAN).view(1, 3, 1, 1)) / torch.tensor(STD).view(1, 3, 1, 1)
     return x.contiguous(memory_format=torch.channels_last)

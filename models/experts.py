@@ -1,5 +1,6 @@
 """Expert exits: one set of exits for each family of distortions, over one frozen backbone."""
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from offramp.models.network import MultiExitNetwork
 from offramp.models.weights import WeightsError, half_precision, model_hash, read_tensors, write_tensors
 
 SCHEMA = "offramp-experts-1"
+PART = "offramp-expert-1"
 PRISTINE = FAMILIES[0]
 Progress = Callable[[str, int, int], None]  # what, done, in all
 
@@ -197,9 +199,15 @@ class ExpertSpec:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("copies", "epochs", "batch"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}, allowed is 1 or more")
+        for name, least in (("copies", 1), ("epochs", 1), ("batch", 1), ("seed", 0)):
+            value = getattr(self, name)
+            if not isinstance(value, int) or value < least:
+                raise ValueError(f"{name} is {value}, allowed is a whole number, {least} or more")
+        if not 0.0 < self.learning_rate < math.inf or not 0.0 <= self.weight_decay < math.inf:
+            raise ValueError(
+                f"learning_rate is {self.learning_rate} and weight_decay {self.weight_decay}, "
+                f"allowed are finite numbers, the first > 0, the second >= 0"
+            )
         if not 0.0 < self.share <= 1.0:
             raise ValueError(f"share is {self.share}, allowed is above 0 and at most 1")
 
@@ -286,7 +294,7 @@ def train_experts(
         path = folder / f"{family}.safetensors"
         heads: nn.ModuleList = experts.sets[family]  # type: ignore[assignment]
         if path.exists():
-            state, header = read_tensors(path, SCHEMA)
+            state, header = read_tensors(path, PART)
             if header != identity:
                 raise WeightsError(f"{path} belongs to another run ({header['spec']}); move it away")
             heads.load_state_dict({k: v.float() for k, v in state.items()}, strict=False)
@@ -295,7 +303,7 @@ def train_experts(
         for i, head in enumerate(heads):
             fit(head, inputs[i], labels, spec)
             progress(f"{family}: training", i + 1, len(heads))
-        write_tensors(path, half_precision(heads), identity, SCHEMA)
+        write_tensors(path, half_precision(heads), identity, PART)
         heads.load_state_dict({k: v.float() for k, v in half_precision(heads).items()}, strict=False)
     return experts.eval()
 

@@ -19,11 +19,13 @@ from offramp.models.data import Split, normalise
 from offramp.models.distort import Distortion, Images
 from offramp.models.experts import PRISTINE, Experts
 from offramp.models.families import FAMILIES
+from offramp.models.fitting_set import FEWEST
 from offramp.models.network import MultiExitNetwork
 from offramp.models.router import Router
 from offramp.models.weights import WeightsError, model_hash, read_tensors, write_tensors
 
 PART = "offramp-extract-2"
+FIELDS_APART = 1_000_000  # from the numbers of test images to those that validation images get their noise by
 Progress = Callable[[str, int, int, float], None]  # condition, images done, images in all, images per second
 Floats = npt.NDArray[np.float64]
 
@@ -210,6 +212,9 @@ def extract(
         raise ValueError(f"experts are {experts.families}, allowed with a router are {FAMILIES}, in this order")
     if PRISTINE not in [d.family for d in distortions]:
         raise ValueError(f"conditions are {[d.name for d in distortions]}, allowed is a list with a pristine one")
+    if len(splits["validation"].labels) < FEWEST:
+        few = len(splits["validation"].labels)
+        raise ValueError(f"validation images are {few}, allowed are {FEWEST} or more: temperatures are fitted on them")
     folder.mkdir(parents=True, exist_ok=True)
     used = {name: splits[name] for name in SPLITS}
     hashes = {
@@ -220,6 +225,8 @@ def extract(
     }
     images = np.concatenate([s.images for s in used.values()])
     index = np.concatenate([s.index for s in used.values()])
+    # Numbers start at 0 in each data set: without this a validation image would share its noise with a test image.
+    field = np.concatenate([s.index + apart * FIELDS_APART for apart, s in enumerate(reversed(used.values()))][::-1])
     found = []
     for distortion in distortions:
         path = folder / f"{distortion.name.replace(' ', '_')}.safetensors"
@@ -233,7 +240,7 @@ def extract(
             start, done = time.perf_counter(), []
             for first in range(0, len(images), chunk):
                 batch = slice(first, first + chunk)
-                done.append(answers(experts, router, distortion(images[batch], index[batch])))
+                done.append(answers(experts, router, distortion(images[batch], field[batch])))
                 n = min(first + chunk, len(images))
                 progress(distortion.name, n, len(images), n / (time.perf_counter() - start))
             part = {name: torch.cat([d[name] for d in done]) for name in done[0]}

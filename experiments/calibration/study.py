@@ -19,6 +19,7 @@ from offramp.experiments import figures
 from offramp.experiments.calibration import drift, fitting, guarantees, honesty, offload, pictures, policies, tables
 from offramp.experiments.calibration.samples import PRISTINE, ROUTED, calibrations
 from offramp.experiments.compare import plain
+from offramp.experiments.earlier import earlier, title
 
 SCORED = "mobilenet_v2_cifar10"
 ASSIGNMENTS = 20
@@ -62,6 +63,7 @@ def measure(cfg: DictConfig, done: Callable[[str], None]) -> tuple[dict[str, Any
     last = list(caches)[-1]
     validation = whole.part("validation").calibrated(last)
     found: dict[str, Any] = {
+        "name": title(cache, cfg.cache),
         "network": str(cfg.cache),
         "draws": cfg.draws,
         "hashes": dict(cache.hashes),
@@ -119,7 +121,8 @@ STEPS = 10
 
 def run(cfg: DictConfig) -> Path:
     """Measure as the configuration says, write everything, and return the path of result.json."""
-    console = Console()
+    console, folder = Console(), Path(cfg.folder)
+    earlier(folder / "result.json")  # what cannot be added to is refused before anything is measured
     started = time.perf_counter()
     with Progress(TextColumn("{task.description:<20}"), BarColumn(), MofNCompleteColumn(), console=console) as bar:
         task = bar.add_task("opening", total=STEPS)
@@ -130,7 +133,7 @@ def run(cfg: DictConfig) -> Path:
                 console.print(f"{what}: {time.perf_counter() - started:.0f} s")
 
         found, drawn = measure(cfg, done)
-    folder, name = Path(cfg.folder), Path(str(cfg.cache)).stem
+    name = found.pop("name")
     folder.mkdir(parents=True, exist_ok=True)
     kept = merged(folder / "result.json", name, found)
     blocks = blocks_of(kept, name)
@@ -154,7 +157,7 @@ def run(cfg: DictConfig) -> Path:
 
 def merged(path: Path, name: str, found: dict[str, Any]) -> dict[str, Any]:
     """What result.json holds of other caches, and what was found on this; the score is the committed one's."""
-    before = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    before = earlier(path)
     caches = before.get("caches", {}) | {name: packed(rounded(plain(found)))}
     score = before.get("score")
     if name == SCORED:

@@ -16,6 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from offramp.environments import ConfidenceCache
 from offramp.experiments.compare import plain
+from offramp.experiments.earlier import earlier, title
 from offramp.experiments.expert_branches.levels import measured
 from offramp.experiments.expert_branches.mixed import check_stream, compared, exchange_rates, runs
 from offramp.experiments.expert_branches.pictures import draw
@@ -43,12 +44,6 @@ def check(cfg: DictConfig) -> None:
 def open_cache(name: str) -> ConfidenceCache:
     """An embedded cache by name, or a file by path."""
     return ConfidenceCache.load(name) if name.endswith(".safetensors") else ConfidenceCache.embedded(name)
-
-
-def title(cache: ConfidenceCache, given: str) -> str:
-    """What a cache is called in the results: its network, and the seed of its training unless that is 0."""
-    seed = cache.notes.get("seed", 0)
-    return str(cache.notes.get("network", Path(given).stem)) + (f"_seed{seed}" if seed else "")
 
 
 def shortened(value: Any) -> Any:
@@ -98,10 +93,10 @@ def study(cfg: DictConfig, console: Console) -> tuple[str, dict[str, Any]]:
 def run(cfg: DictConfig, folder: Path) -> Path:
     """Measure, then write result.json, figures and README.md; what other caches left in the folder stays."""
     console, started = Console(), time.perf_counter()
+    path, readme = folder / RESULT, folder / "README.md"
+    kept = earlier(path)  # read first: what cannot be added to is refused before anything is measured
     name, found = study(cfg, console)
     folder.mkdir(parents=True, exist_ok=True)
-    path, readme = folder / RESULT, folder / "README.md"
-    kept = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     kept[name] = found
     write(path, json.dumps(kept, allow_nan=False) + "\n")
     for figure, text in draw(name, found).items():
