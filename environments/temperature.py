@@ -77,7 +77,7 @@ def tempered(
     """
     given = np.asarray(temperature, dtype=np.float64)
     if not ((given > 0.0) & (given < np.inf)).all():
-        raise ValueError(f"temperature is {temperature}, allowed are finite numbers > 0")
+        raise ValueError(f"temperature is {temperature!r}, allowed are finite numbers > 0")
     inverse = 1.0 / given
     rest = np.maximum(1.0 - confidence, 1e-300)  # an answer without any doubt keeps none
     f0, f1 = math.log(max(1, classes - 1)), np.log(rest) - np.log(np.maximum(confidence, 1e-300))
