@@ -17,6 +17,7 @@ from offramp.models.distort import Distortion
 from offramp.models.experts import SCHEMA as EXPERTS
 from offramp.models.experts import Experts
 from offramp.models.extract import extract
+from offramp.models.fitting_set import FEWEST
 from offramp.models.router import DEFAULT, load_router
 from offramp.models.router import read_card as read_router_card
 from offramp.models.weights import HERE as SHIPPED
@@ -39,6 +40,9 @@ def run(cfg: DictConfig) -> Path:
     splits: dict[str, Split] = instantiate(cfg.data)
     if cfg.images is not None:
         splits = {part: split.take(cfg.images) for part, split in splits.items()}
+    few = len(splits["validation"].labels)
+    if few < FEWEST:  # before the passes, which take long, and not after them
+        raise ValueError(f"validation images are {few}, allowed are {FEWEST} or more: temperatures are fitted on them")
     distortions: list[Distortion] = list(instantiate(cfg.conditions, _convert_="all"))
     network = instantiate(cfg.network).to(memory_format=torch.channels_last)
     card = load_weights(network, _file(cfg.weights, f"{cfg.name}.safetensors"))

@@ -19,7 +19,6 @@ from offramp.models.data import Split, normalise
 from offramp.models.distort import Distortion, Images
 from offramp.models.experts import PRISTINE, Experts
 from offramp.models.families import FAMILIES
-from offramp.models.fitting_set import FEWEST
 from offramp.models.network import MultiExitNetwork
 from offramp.models.router import Router
 from offramp.models.weights import WeightsError, model_hash, read_tensors, write_tensors
@@ -212,9 +211,6 @@ def extract(
         raise ValueError(f"experts are {experts.families}, allowed with a router are {FAMILIES}, in this order")
     if PRISTINE not in [d.family for d in distortions]:
         raise ValueError(f"conditions are {[d.name for d in distortions]}, allowed is a list with a pristine one")
-    if len(splits["validation"].labels) < FEWEST:
-        few = len(splits["validation"].labels)
-        raise ValueError(f"validation images are {few}, allowed are {FEWEST} or more: temperatures are fitted on them")
     folder.mkdir(parents=True, exist_ok=True)
     used = {name: splits[name] for name in SPLITS}
     hashes = {

@@ -7,6 +7,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from hydra import compose, initialize_config_module
+from hydra.utils import instantiate
 from torch import nn
 
 from offramp.bandits import Profile
@@ -15,7 +17,7 @@ from offramp.environments.logits import STEP, LogitTable
 from offramp.models.data import Split, normalise
 from offramp.models.distort import Distortion
 from offramp.models.experts import Experts
-from offramp.models.extract import answers, extract, profile_of
+from offramp.models.extract import FIELDS_APART, answers, extract, profile_of
 from offramp.models.families import FAMILIES
 from offramp.models.network import ExitHead, MultiExitNetwork, mobilenet_v2_exits
 from offramp.models.router import load_router
@@ -103,7 +105,8 @@ def test_extraction_holds_a_direct_pass_on_the_distorted_images(tmp_path):
         assert found.logits[s].dtype == np.float16
         assert (found.logits[s].max(axis=-1) == 0.0).all()
         for n in range(20):
-            distorted = distortion(images[n : n + 1], index[n : n + 1])
+            own = index[n : n + 1] + (FIELDS_APART if n < len(parts["validation"].labels) else 0)
+            distorted = distortion(images[n : n + 1], own)
             for e, family in enumerate(FAMILIES):
                 logits = experts.network(normalise(distorted), heads=experts[family])[0]
                 logits -= logits.amax(-1, keepdim=True)
@@ -348,3 +351,16 @@ def test_profile_of_mobilenet_at_224_pixels_has_the_published_work():
     profile = profile_of(mobilenet_v2_exits(classes=1000, input_size=224))
     assert sum(profile.segment_macs) + profile.head_macs[-1] == pytest.approx(300e6, rel=0.01)
     assert profile.payload_bytes[0] == 3 * 224 * 224
+
+
+def test_noise_of_validation_of_test_and_of_training_images_is_not_shared():
+    """Numbers start at 0 in each split, and noise is drawn from (seed, number)."""
+    with initialize_config_module("offramp.conf", version_base="1.3"):
+        conditions = instantiate(compose("extract").conditions, _convert_="all")
+        trained = {compose("experts").spec.seed * 1_000 + copy for copy in range(compose("experts").spec.copies)}
+    drawn = [d for d in conditions if d.family == "noise" or d.corruption == "fog"]
+    assert len(drawn) == 7
+    assert all(d.seed not in trained for d in drawn)
+    grey = np.full((1, 32, 32, 3), 128, dtype=np.uint8)
+    one, other = (drawn[3](grey, np.array([n])) for n in (5, 5 + FIELDS_APART))
+    assert abs(np.corrcoef(one.ravel(), other.ravel())[0, 1]) < 0.1
