@@ -127,6 +127,8 @@ class Experts(nn.Module):
     @torch.no_grad()
     def forward(self, x: Tensor) -> Tensor:
         """Logits of every exit of every expert in one pass of the backbone, (batch, E, L, classes)."""
+        if x.shape[1:] != self.network.input_shape:
+            raise ValueError(f"images have shape {tuple(x.shape)}, allowed is (batch, *{self.network.input_shape})")
         exits = []
         for i, features in enumerate(self.network.maps(x)):
             heads: list[PooledHead] = [self[family][i] for family in self.families]  # type: ignore[misc]

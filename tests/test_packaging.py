@@ -71,9 +71,22 @@ def test_distributions_hold_what_they_need(built):
         "offramp/py.typed",
         "offramp/conf/compare.yaml",
         "offramp/conf/policy/splitee.yaml",
-        "offramp/environments/mobilenet_v2_cifar10.safetensors",
-        "offramp/models/mobilenet_v2_cifar10.safetensors",
-        "offramp/experiments/mobilenet_v2_cifar10.samples.png",
+        "offramp/conf/heads/alexnet.yaml",
+        "offramp/conf/calibration.yaml",
+        "offramp/experiments/expert_branches/__init__.py",
+        "offramp/models/router_linear.safetensors",
+        "offramp/models/router_spectrum.safetensors",
+        *(
+            path.format(network)
+            for network in ("mobilenet_v2_cifar10", "alexnet_cifar10")
+            for path in (
+                "offramp/environments/{}.safetensors",
+                "offramp/environments/{}.logits.safetensors",
+                "offramp/models/{}.safetensors",
+                "offramp/models/{}.experts.safetensors",
+                "offramp/experiments/{}.samples.png",
+            )
+        ),
     ):
         assert name in wheel, name
     with tarfile.open(built[1]) as sdist:
