@@ -1,10 +1,16 @@
-"""What the studies share: the name of a cache in their results, and the results that are there already."""
+"""What programs and studies share: opening a cache, its name in results, results that are there, and safe writing."""
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from offramp.environments import ConfidenceCache
+
+
+def open_cache(name: str) -> ConfidenceCache:
+    """An embedded cache by name, or a file by path."""
+    return ConfidenceCache.load(name) if name.endswith(".safetensors") else ConfidenceCache.embedded(name)
 
 
 def title(cache: ConfidenceCache, given: str) -> str:
@@ -31,3 +37,19 @@ def earlier(path: Path) -> dict[str, Any]:
     if not isinstance(kept, dict):
         raise ValueError(f"{path} holds {type(kept).__name__}, allowed is what a study wrote; move it away")
     return kept
+
+
+def shortened(value: Any) -> Any:
+    """The same with five digits after the point: more than any interval here resolves."""
+    if isinstance(value, dict):
+        return {k: shortened(v) for k, v in value.items()}
+    if isinstance(value, Iterable) and not isinstance(value, str):
+        return [shortened(v) for v in value]
+    return round(value, 5) if isinstance(value, float) else value
+
+
+def write(path: Path, text: str) -> None:
+    """Write a file: it is the old one or the whole new one, never a part."""
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(text, encoding="utf-8")
+    partial.replace(path)

@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 
 from offramp.bandits import Arm
 from offramp.environments import ConfidenceCache, blocks
+from offramp.environments.routing import experts_of
 from offramp.environments.trace import EVEN
 from offramp.experiments.results import Played, interval
 
@@ -201,7 +202,7 @@ def exits(cache: ConfidenceCache) -> Figure:
     everyone = [("first expert's exits", cache.confidence[:, 0], cache.prediction[:, 0])]
     if cache.router is not None:
         shown = cache.calibrated("expert_exit") if "expert_exit" in cache.calibrations else cache
-        at = np.arange(len(cache.conditions))[:, None], cache.router.argmax(axis=2), np.arange(len(cache.label))
+        at = np.arange(len(cache.conditions))[:, None], experts_of(cache, "predicted"), np.arange(len(cache.label))
         everyone.append(("routed expert, calibrated", shown.confidence[at], cache.prediction[at]))
     names, n = [c.name for c in cache.conditions], len(cache.label)
     with plt.rc_context(STYLE | {"axes.grid": False}):

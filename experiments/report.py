@@ -13,6 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from offramp.environments import ConfidenceCache
 from offramp.experiments import figures
+from offramp.experiments.earlier import write
 from offramp.experiments.results import RECOVERED, REFERENCE, Played
 
 HERE = Path(__file__).parent
@@ -184,6 +185,4 @@ def write_report(
         "Labels are read by the scorer alone.</p>"
         f"{''.join(parts)}<h2>Configuration</h2><pre>{html.escape(OmegaConf.to_yaml(cfg))}</pre></body></html>"
     )
-    partial = path.with_suffix(".partial")
-    partial.write_text(page, encoding="utf-8")
-    partial.replace(path)
+    write(path, page)

@@ -8,6 +8,7 @@ import numpy as np
 from offramp.bandits.rows import FloatArray, IntArray
 from offramp.environments import ConfidenceCache
 from offramp.environments.cache import CALIBRATIONS
+from offramp.environments.routing import experts_of
 from offramp.models.families import FAMILIES
 
 CLEAR = FAMILIES[0]
@@ -59,13 +60,10 @@ def mixed(cache: ConfidenceCache, names: Sequence[str]) -> IntArray:
 
 def oracle(cache: ConfidenceCache, condition: IntArray) -> IntArray:
     """The expert of each sample's family, the first where a family has none, (N,)."""
-    own = [cache.experts.index(c.family) if c.family in cache.experts else 0 for c in cache.conditions]
-    found: IntArray = np.array(own)[condition]
-    return found
+    return experts_of(cache, "oracle")[condition, np.arange(len(condition))]
 
 
 def answering(cache: ConfidenceCache, condition: IntArray, system: str) -> IntArray:
     """The expert that answers each sample, (N,): the router's choice, or the first for all of "pristine exits"."""
-    if system == PRISTINE or cache.router is None:
-        return np.zeros(len(condition), dtype=np.int64)
-    return np.asarray(cache.router[condition, np.arange(len(condition))].argmax(axis=1))
+    routing = None if system == PRISTINE or cache.router is None else "predicted"
+    return experts_of(cache, routing)[condition, np.arange(len(condition))]

@@ -4,7 +4,7 @@ import json
 import math
 import re
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from offramp.experiments import figures
 from offramp.experiments.calibration import drift, fitting, guarantees, honesty, offload, pictures, policies, tables
 from offramp.experiments.calibration.samples import PRISTINE, ROUTED, calibrations
 from offramp.experiments.compare import plain
-from offramp.experiments.earlier import earlier, title
+from offramp.experiments.earlier import earlier, open_cache, shortened, title, write
 
 SCORED = "mobilenet_v2_cifar10"
 ASSIGNMENTS = 20
@@ -51,9 +51,7 @@ def check(cfg: DictConfig, cache: ConfidenceCache) -> int:
 
 def measure(cfg: DictConfig, done: Callable[[str], None]) -> tuple[dict[str, Any], dict[str, Figure]]:
     """All numbers of the study as plain data, and its figures; `done` is told what was finished."""
-    whole = (
-        ConfidenceCache.load(cfg.cache) if cfg.cache.endswith(".safetensors") else ConfidenceCache.embedded(cfg.cache)
-    )
+    whole = open_cache(cfg.cache)
     k = check(cfg, whole)
     table, stream = fitting.table_beside(cfg.cache), instantiate(cfg.stream, _convert_="all")
     machines = offload.Machines(edge_gmacs=cfg.edge_gmacs, cloud_gmacs=cfg.cloud_gmacs, edge_exits=k)
@@ -158,7 +156,7 @@ def run(cfg: DictConfig) -> Path:
 def merged(path: Path, name: str, found: dict[str, Any]) -> dict[str, Any]:
     """What result.json holds of other caches, and what was found on this; the score is the committed one's."""
     before = earlier(path)
-    caches = before.get("caches", {}) | {name: packed(rounded(plain(found)))}
+    caches = before.get("caches", {}) | {name: packed(shortened(plain(found)))}
     score = before.get("score")
     if name == SCORED:
         score = {
@@ -193,19 +191,3 @@ def unpacked(value: Any) -> Any:
         rows = ([math.nan if x is None else x for x in row] for row in value["rows"])
         return [dict(zip(value["columns"], row, strict=True)) for row in rows]
     return {k: unpacked(v) for k, v in value.items()} if isinstance(value, dict) else value
-
-
-def rounded(value: Any) -> Any:
-    """The same with five digits after the point."""
-    if isinstance(value, dict):
-        return {k: rounded(v) for k, v in value.items()}
-    if isinstance(value, Iterable) and not isinstance(value, str):
-        return [rounded(v) for v in value]
-    return round(value, 5) if isinstance(value, float) else value
-
-
-def write(path: Path, text: str) -> None:
-    """Replace a file by a whole new one."""
-    part = path.with_name(path.name + ".part")
-    part.write_text(text, encoding="utf-8")
-    part.replace(path)

@@ -14,9 +14,8 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from offramp.environments import ConfidenceCache
 from offramp.experiments.compare import plain
-from offramp.experiments.earlier import earlier, title
+from offramp.experiments.earlier import earlier, open_cache, shortened, title, write
 from offramp.experiments.expert_branches.levels import measured
 from offramp.experiments.expert_branches.mixed import check_stream, compared, exchange_rates, runs
 from offramp.experiments.expert_branches.pictures import draw
@@ -39,27 +38,6 @@ def check(cfg: DictConfig) -> None:
         raise ValueError(f"mu is {dict(cfg.mu)}, allowed are 0 < least < most and a count of 2 or more")
     if not all(0.0 < t < 1.0 for t in cfg.targets) or TARGET not in cfg.targets:
         raise ValueError(f"targets are {list(cfg.targets)}, allowed are numbers in (0, 1), {TARGET} among them")
-
-
-def open_cache(name: str) -> ConfidenceCache:
-    """An embedded cache by name, or a file by path."""
-    return ConfidenceCache.load(name) if name.endswith(".safetensors") else ConfidenceCache.embedded(name)
-
-
-def shortened(value: Any) -> Any:
-    """The same with five digits after the point: more than any interval here resolves."""
-    if isinstance(value, dict):
-        return {k: shortened(v) for k, v in value.items()}
-    if isinstance(value, list):
-        return [shortened(v) for v in value]
-    return round(value, 5) if isinstance(value, float) else value
-
-
-def write(path: Path, text: str) -> None:
-    """Write a file: it is the old one or the whole new one, never a part."""
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(path)
 
 
 def study(cfg: DictConfig, console: Console) -> tuple[str, dict[str, Any]]:

@@ -11,6 +11,7 @@ from offramp.bandits import AdaEE, Arms, Fixed, ISplitEE, MacsAndBytes, PaperUni
 from offramp.bandits.costs import PriceList
 from offramp.bandits.rows import FloatArray
 from offramp.environments import CacheError, ConfidenceCache, World
+from offramp.environments.routing import experts_of
 
 CALIBRATION = "expert_exit"
 PRISTINE, PRISTINE_CALIBRATED, EXPERTS = "pristine", "pristine, calibrated", "experts"
@@ -93,11 +94,8 @@ def make_world(system: System, caches: dict[str, ConfidenceCache], prices: Price
 def answers_of(system: System, caches: dict[str, ConfidenceCache]) -> Answers:
     """What a system's exits say about each test image under each condition."""
     cache = caches[system.calibration]
-    assert cache.profile is not None
-    world = make_world(system, caches, MacsAndBytes(), [0.5])
-    at = np.arange(len(cache.conditions))
-    expert = np.array(world.experts(at))
-    pick = at[:, None], expert, np.arange(len(cache.label))
+    expert = experts_of(cache, system.routing)
+    pick = np.arange(len(cache.conditions))[:, None], expert, np.arange(len(cache.label))
     correct = cache.prediction[pick] == cache.label[:, None]
     return Answers(confidence=cache.confidence[pick], correct=correct, expert=expert)
 
