@@ -23,6 +23,8 @@ from offramp.bandits import (
     SendInput,
     SplitEE,
     SplitEES,
+    adaee,
+    splitee_s,
 )
 from offramp.environments import ConfidenceCache, Stationary, World, rollout
 
@@ -104,7 +106,7 @@ def test_splitee_s_is_causal_and_unbiased():
         engine.update(decision, seen(c, decision.cut, decision.threshold))
     state = engine.state()
     free, arms = int(state[7]), int(state[1])
-    own = state[free + 3 : free + 3 + 6 * arms].reshape(6, arms)
+    own = state[free + splitee_s.PARAMETERS :][: 6 * arms].reshape(6, arms)
     count, above, below, sent, cloud = own[1:]
     for a in range(2):
         short = confidence[:, a] < alpha
@@ -131,7 +133,7 @@ def test_oracle_variant_counts_each_round_once():
     engine, played = feed(SplitEES(threshold=0.7, oracle_side_information=True), [(0.9, 0.9, 0.9)] * 3)
     assert [cut for cut, _ in played] == [1, 2, 3]
     state = engine.state()
-    counts = state[int(state[7]) + 3 + 3 : int(state[7]) + 3 + 6]
+    counts = state[int(state[7]) + splitee_s.PARAMETERS + 3 :][:3]
     assert counts.tolist() == [3.0, 2.0, 1.0]
 
 
@@ -159,7 +161,7 @@ def test_released_isplitee_drowns_its_means():
     means = state[free + 7 : free + 14] / state[free : free + 7]
     assert means.max() - means.min() < 0.15
     trace, clean = rollout(ISplitEE(), world, stream, horizon=n, seed=0)
-    above = clean[int(clean[7]) + 3 + 14 : int(clean[7]) + 3 + 21]
+    above = clean[int(clean[7]) + splitee_s.PARAMETERS + 14 :][:7]
     assert above[-1] == pytest.approx(0.93, abs=0.1)
     best = int(trace.arms[-1].argmax())
     assert world.arms[best].cut == 1
@@ -180,7 +182,7 @@ def test_adaee_by_hand():
     assert engine.decide(QUOTE).threshold == thresholds[int(np.argmax(np.round(index, 12)))]
     lossy, _ = feed(AdaEE(cut=1, beta=0.0, clipped=False), [(0.6, 0.6, 0.2)] * 5)
     clipped, _ = feed(AdaEE(cut=1, beta=0.0, clipped=True), [(0.6, 0.6, 0.2)] * 5)
-    at = [e.state()[int(e.state()[7]) + 4 + 2 * 5 + 4] for e in (lossy, clipped)]
+    at = [e.state()[int(e.state()[7]) + adaee.PARAMETERS + 2 * 5 + 4] for e in (lossy, clipped)]
     assert at == pytest.approx([-0.4, 0.0])
 
 
@@ -191,7 +193,7 @@ def test_adaee_side_observations_go_down_only():
     assert first.threshold == math.inf
     engine.update(first, seen((0.6, 0.6, 0.9), 1, math.inf))
     state = engine.state()
-    own = state[int(state[7]) + 4 :].reshape(5, 5)
+    own = state[int(state[7]) + adaee.PARAMETERS :].reshape(5, 5)
     assert own[1].tolist() == [1.0] * 5
     assert own[2] == pytest.approx([0.0, 0.0, 0.3, 0.3, 0.3])
     assert own[3].tolist() == [0.0, 0.0, 1.0, 1.0, 1.0]
