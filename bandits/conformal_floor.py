@@ -9,7 +9,9 @@ import numpy as np
 from offramp.bandits.arms import Arm, Arms
 from offramp.bandits.kernel import kernel, whole
 from offramp.bandits.loop import Select, Update
-from offramp.bandits.policy import Forget, Kernels, Policy, needs_oracle
+from offramp.bandits.nested import LENGTH, Wrapper, around, bare, enter, start_of, wrappable
+from offramp.bandits.nested import PARAMETERS as OWN
+from offramp.bandits.policy import Forget, Kernels, Policy
 from offramp.bandits.rows import (
     ANSWERED_AT,
     ARM,
@@ -28,10 +30,10 @@ from offramp.bandits.rows import (
     thresholds_at,
 )
 from offramp.bandits.state import ARMS as COUNT
-from offramp.bandits.state import BLOCK, CURSOR, DRAWS, FREE, HEADER, UNIFORMS, T, choose, pack, uniform
+from offramp.bandits.state import FREE, HEADER, T, choose, uniform
 
-PARAMETERS = 6
-TARGET, RATE, CHANCE, ORACLE, INNER, FLOOR = range(PARAMETERS)
+PARAMETERS = OWN + 5
+FLOOR, TARGET, RATE, CHANCE, ORACLE = range(OWN, PARAMETERS)
 KEPT = 3  # fields of a decision that stand before a whole observation where rows are kept for `put_back`
 LOST, PLAIN, CHANGED = range(3)
 
@@ -84,7 +86,7 @@ def show(state: FloatArray, decision: FloatArray, observation: FloatArray) -> in
     CHANGED, where it was kept in the state.
     """
     free, exits, cut = whole(state[FREE]), whole(decision[EXITS]), whole(decision[CUT])
-    inner = state[whole(state[free + INNER]) :]
+    inner = state[start_of(state, 0) :]
     play = whole(state[free + PARAMETERS + whole(decision[PLAY])])
     early = cut > 0 and cut < exits
     own, threshold, raised = 0.0, 0.0, False
@@ -95,7 +97,7 @@ def show(state: FloatArray, decision: FloatArray, observation: FloatArray) -> in
         if raised and observation[OFFLOADED] == 1.0 and not own >= 0.0:
             return LOST
         decision[rule] = threshold
-    kept = whole(state[free + INNER]) - KEPT - prediction_at(exits) - exits
+    kept = start_of(state, 0) - KEPT - prediction_at(exits) - exits
     state[kept], state[kept + 1], state[kept + 2] = decision[PLAY], decision[AUDIT], decision[P_REVEAL]
     sees_audits = decision[P_REVEAL] > state[free + CHANCE]  # audits of its own: then it learns from all of them
     audited = decision[AUDIT] == 1.0 and not sees_audits
@@ -126,9 +128,9 @@ def show(state: FloatArray, decision: FloatArray, observation: FloatArray) -> in
 @kernel
 def put_back(state: FloatArray, decision: FloatArray, observation: FloatArray, shown: int) -> None:
     """Make both rows what they were before `show`."""
-    free, exits, cut, arms = whole(state[FREE]), whole(decision[EXITS]), whole(decision[CUT]), whole(state[COUNT])
+    exits, cut, arms = whole(decision[EXITS]), whole(decision[CUT]), whole(state[COUNT])
     classes = prediction_at(exits)
-    kept = whole(state[free + INNER]) - KEPT - classes - exits
+    kept = start_of(state, 0) - KEPT - classes - exits
     pair = whole(state[kept])
     decision[ARM], decision[PLAY] = state[HEADER + pair], pair
     decision[AUDIT], decision[P_REVEAL] = state[kept + 1], state[kept + 2]
@@ -147,10 +149,10 @@ def kernels_of(select: Select, update: Update, forget: Forget) -> Kernels:
     @kernel
     def select_floored(state: FloatArray, row: FloatArray) -> None:
         free = whole(state[FREE])
-        inner = state[whole(state[free + INNER]) :]
-        inner[CURSOR] = state[CURSOR]  # one block of uniforms, at the end of both
+        at = start_of(state, 0)
+        inner = state[at : at + whole(state[free + LENGTH])]
+        enter(state, inner)
         select(inner, row)
-        state[CURSOR] = inner[CURSOR]
         audit, seen = row[AUDIT], row[P_REVEAL]
         choose(state, row, floored(state, whole(row[PLAY])), row[P_ACTION])
         chance = state[free + CHANCE]
@@ -166,22 +168,21 @@ def kernels_of(select: Select, update: Update, forget: Forget) -> Kernels:
         state[free + FLOOR] = moved(state[free + FLOOR], error, state[free + TARGET], state[free + RATE])
         shown = show(state, decision, observation)
         if shown != LOST:
-            inner = state[whole(state[free + INNER]) :]
-            inner[CURSOR] = state[CURSOR]
-            update(inner, decision, observation)
-            state[CURSOR] = inner[CURSOR]
+            at = start_of(state, 0)
+            update(state[at : at + whole(state[free + LENGTH])], decision, observation)
             put_back(state, decision, observation, shown)
 
     @kernel
     def forget_floored(state: FloatArray, factor: float) -> None:
+        at = start_of(state, 0)
         state[T] *= factor
-        forget(state[whole(state[whole(state[FREE]) + INNER]) :], factor)
+        forget(state[at : at + whole(state[whole(state[FREE]) + LENGTH])], factor)
 
     return Kernels.of(select_floored, update_floored, forget_floored)
 
 
 @dataclass(frozen=True, kw_only=True)
-class ConformalFloor:
+class ConformalFloor(Wrapper):
     r"""Holds down the share of requests that get an early answer other than the final exit's, under drift, unlabelled.
 
     With :math:`A_t` = 1 where the edge answers before the last exit, :math:`D_t` = 1 where that answer differs from the
@@ -255,13 +256,7 @@ class ConformalFloor:
         ):
             if not fits:
                 raise ValueError(f"{name} is {value}, allowed is {allowed}")
-        if not isinstance(self.policy, Policy):
-            raise ValueError(f"policy is {self.policy!r}, allowed is a policy")
-
-    @property
-    def oracle_side_information(self) -> bool:
-        """As the inner policy."""
-        return needs_oracle(self.policy)
+        wrappable(self.policy)
 
     @property
     def kernels(self) -> Kernels:
@@ -275,45 +270,39 @@ class ConformalFloor:
         Raises
         ------
         ValueError
-            The table has no threshold +inf at a cut of the inner policy: there the floor could not stop early answers.
+            The table has no threshold +inf at a cut of the inner policy: there the floor could not stop early answers;
+            or the inner policy plays cascades.
 
         """
         return [arms[index] for _, index in self._pairs(arms)]
 
     def initial(self, arms: Arms, features: int) -> FloatArray:
-        """The inner policy's first state behind the floor's own numbers; both share the uniforms at the end."""
-        inner = self.policy.initial(arms, features)
-        draws = whole(inner[DRAWS]) + 1
-        inner = np.concatenate([inner[: len(inner) - whole(inner[UNIFORMS])], np.zeros(draws * BLOCK)])
+        """The inner policy's first state behind the floor's own numbers."""
+        inner = bare(self.policy, arms, features)
         pairs = self._pairs(arms)
-        table = np.array([(i, arms[i].cut, arms[i].threshold) for _, i in pairs])
-        of = [play for play, _ in pairs]
-        count = whole(inner[COUNT])
-        extra = count + KEPT + prediction_at(arms.exits) + arms.exits
-        own = HEADER + 4 * len(pairs) + PARAMETERS + extra
-        state = pack(
-            table=table,
-            exits=arms.exits,
-            features=features,
-            draws=0,
-            parameters=(self.target, self.rate, self.audit, float(self.oracle_side_information), own, self.start),
-            columns=1,
-            extra=extra,
+        of, count = [play for play, _ in pairs], whole(inner[COUNT])
+        state = around(
+            inner,
+            table=np.array([(i, arms[i].cut, arms[i].threshold) for _, i in pairs]),
+            parameters=(self.start, self.target, self.rate, self.audit, float(self.oracle_side_information)),
+            extra=len(pairs) + count + KEPT + prediction_at(arms.exits) + arms.exits,
+            draws=1,
         )
         at = whole(state[FREE]) + PARAMETERS
         state[at : at + len(pairs)] = of
         state[at + len(pairs) : at + len(pairs) + count] = [of.index(play) for play in range(count)]
-        for part in (state, inner):
-            part[DRAWS] = draws
-            part[UNIFORMS] = part[CURSOR] = draws * BLOCK
-        return np.concatenate([state, inner])
+        return state
 
     def _pairs(self, arms: Arms) -> list[tuple[int, int]]:
         """(index among the inner policy's arms, index in the table) of each pair, in the table's order."""
         table = self.policy.plays(arms)
         mine = [arms[int(i)] for i in arms.part(table)[:, 0]]
-        offered = {arm.cut for arm in arms.table if arm.threshold == math.inf}
+        offered = {arm.cut for arm in arms.single if arm.threshold == math.inf}
         for arm in mine:
+            if arm.early:
+                raise ValueError(
+                    f"policy plays {arm}, allowed are arms without early thresholds: the floor lifts one alone"
+                )
             if 0 < arm.cut < arms.exits and arm.cut not in offered:
                 raise ValueError(
                     f"cut {arm.cut} has no threshold inf in the table of arms, allowed is a table that has one at each "
@@ -323,5 +312,5 @@ class ConformalFloor:
             (play, index)
             for play, own in enumerate(mine)
             for index, arm in enumerate(arms.table)
-            if arm.cut == own.cut and arm.threshold >= own.threshold
+            if arm.cut == own.cut and arm.threshold >= own.threshold and not arm.early
         ]
