@@ -7,13 +7,13 @@ from offramp.bandits.arms import Arm, Arms
 from offramp.bandits.kernel import compiled, kernel
 from offramp.bandits.loop import Block, Record, World, guarded_select, guarded_step, guarded_update, loop
 from offramp.bandits.policy import Kernels, positive
+from offramp.bandits.pulls import coldest
 from offramp.bandits.reveal import reveal
 from offramp.bandits.rows import CONFIDENCE, COSTS, CUT, EXITS, MU, OFFLOADED, PLAY, FloatArray
 from offramp.bandits.state import ARMS, FADED, FREE, HEADER, T, choose, own, pack
-from offramp.bandits.ucb1 import coldest
 
-PARAMETERS, COLUMNS = 4, 5
-BETA, SIDE, CLIPPED, COLD = range(PARAMETERS)
+PARAMETERS, COLUMNS = 5, 5
+BETA, SIDE, CLIPPED, COLD, KNOWN = range(PARAMETERS)
 CHOSEN, PULLS, GAIN, SHARE, ROOT = range(COLUMNS)
 
 
@@ -37,16 +37,21 @@ def largest(state: FloatArray, overhead: float, width: float) -> int:
 
 @kernel
 def select(state: FloatArray, row: FloatArray) -> None:
-    """Each threshold once (with side observations: the largest, which shows all), then the largest index."""
+    """Each threshold once (with side observations: the largest, which shows all), then the largest index.
+
+    The lowest threshold, which offloads least, where the offload is not offered.
+    """
     arms, free = int(state[ARMS]), int(state[FREE])
     chosen = own(state, PARAMETERS, CHOSEN)
-    if state[free + COLD] > 0.0:
+    price = row[COSTS + int(row[EXITS]) + 1 + int(state[HEADER + arms])]
+    if not price < math.inf:
+        best = 0
+    elif state[free + COLD] > 0.0:
         best = arms - 1
         if state[free + SIDE] == 0.0:
-            best = coldest(state, chosen, own(state, PARAMETERS, PULLS))
+            best = coldest(state, row, chosen, own(state, PARAMETERS, PULLS))
     else:
-        overhead = row[MU] * row[COSTS + int(row[EXITS]) + 1 + int(state[HEADER + arms])]
-        best = largest(state, overhead, state[free + BETA] * math.sqrt(math.log(max(state[T], 1.0))))
+        best = largest(state, row[MU] * price, state[free + BETA] * math.sqrt(math.log(max(state[T], 1.0))))
     state[chosen + best] += 1.0
     choose(state, row, best, 1.0)
 
@@ -58,11 +63,16 @@ def update(state: FloatArray, decision: FloatArray, observation: FloatArray) -> 
     confidence = observation[CONFIDENCE + int(decision[CUT]) - 1]
     if not confidence >= 0.0:  # the exit's own confidence was lost: nothing can be told about any threshold
         return
-    gain = 0.0
+    gain, known = 0.0, state[free + KNOWN] == 1.0
     if observation[OFFLOADED] == 1.0:
         gain = observation[CONFIDENCE + int(decision[EXITS]) - 1] - confidence
         if state[free + CLIPPED] == 1.0:
             gain = max(gain, 0.0)
+        if not known:
+            price = decision[COSTS + int(decision[EXITS]) + 1 + int(decision[CUT])]
+            if not price < math.inf:  # could not be averaged away
+                return
+            gain -= decision[MU] * price
     pulls, mean = own(state, PARAMETERS, PULLS), own(state, PARAMETERS, GAIN)
     share, root = own(state, PARAMETERS, SHARE), own(state, PARAMETERS, ROOT)
     for a in range(play if state[free + SIDE] == 0.0 else 0, play + 1):
@@ -71,7 +81,8 @@ def update(state: FloatArray, decision: FloatArray, observation: FloatArray) -> 
             state[free + COLD] -= 1.0
         state[pulls + a] += 1.0
         state[mean + a] += (sent * gain - state[mean + a]) / state[pulls + a]
-        state[share + a] += (sent - state[share + a]) / state[pulls + a]
+        if known:
+            state[share + a] += (sent - state[share + a]) / state[pulls + a]
         state[root + a] = 1.0 / math.sqrt(state[pulls + a])
 
 
@@ -103,14 +114,17 @@ class AdaEE:
         Update every lower threshold as well: what it would have done is known, whatever the sample did.
     clipped
         Count a loss of confidence as no gain, as the authors score their own policy (their baselines they score raw).
+    known_costs
+        True: learn gain and offload share, subtract the overhead as quoted now.  False, as published: learn the gain
+        minus the overhead.  Where the offload is not offered (+inf) the lowest threshold is played.
 
     Notes
     -----
     Pacheco et al., AdaEE (ICC 2023) and UCBEE (IEEE TNSM 22(1), 2025).  It learns on its own reward, and is scored on
-    the common one.  The overhead is subtracted as quoted.  Higher thresholds are never updated: "the exit answered" is
-    seen under selection there, and learning from it makes regret linear.  The released code measures regret against a
-    clairvoyant, which grows even for the best threshold; it runs anew for each context, so that nothing in it ever
-    meets a change; and where the cloud is less sure than the threshold it answers with the more confident of the two.
+    the common one.  Higher thresholds are never updated: "the exit answered" is seen under selection there, and
+    learning from it makes regret linear.  The released code measures regret against a clairvoyant, which grows even for
+    the best threshold; it runs anew for each context, so that nothing in it ever meets a change; and where the cloud is
+    less sure than the threshold it answers with the more confident of the two.
     Its thresholds are 0, .2, ..., 1: here they are those of the table at the cut.
 
     """
@@ -119,6 +133,7 @@ class AdaEE:
     beta: float = 1.0
     side_observations: bool = False
     clipped: bool = True
+    known_costs: bool = True
 
     def __post_init__(self) -> None:
         positive("beta", self.beta)
@@ -132,7 +147,7 @@ class AdaEE:
         """All thresholds at the cut."""
         if not 1 <= self.cut < arms.exits:
             raise ValueError(f"cut is {self.cut}, allowed is 1..{arms.exits - 1}: an exit before the last")
-        return [arm for arm in arms.table if arm.cut == self.cut]
+        return [arm for arm in arms.single if arm.cut == self.cut]
 
     def initial(self, arms: Arms, features: int) -> FloatArray:
         """No threshold tried."""
@@ -142,8 +157,15 @@ class AdaEE:
             exits=arms.exits,
             features=features,
             draws=0,
-            parameters=(self.beta, float(self.side_observations), float(self.clipped), float(len(table))),
+            parameters=(
+                self.beta,
+                float(self.side_observations),
+                float(self.clipped),
+                float(len(table)),
+                float(self.known_costs),
+            ),
             columns=COLUMNS,
+            untried=(COLD, PULLS),
         )
 
 

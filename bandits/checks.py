@@ -130,11 +130,18 @@ def decisions_are_complete_and_legal(policy: Policy, arms: Arms) -> None:
     allowed = set(policy.plays(arms))
     for t in range(ROUNDS):
         decision = engine.decide(toy.quote(t))
-        arm = arms[decision.arm]
-        assert arm in allowed, "the arm is one that the policy plays"
-        assert decision.cut == arm.cut, "the decision's cut is the arm's"
-        if arm.cut:
-            assert decision.thresholds[arm.cut - 1] == arm.threshold, "the threshold at the cut is the arm's"
+        if decision.arm < 0:
+            assert getattr(policy, "beyond_table", False), "only a policy that says so plays rules outside the table"
+            assert decision.cut in {arm.cut for arm in allowed}, "the cut is one that the policy plays"
+            assert not np.isnan(decision.thresholds).any(), "a threshold is a number"
+            assert (decision.thresholds[decision.cut :] == math.inf).all(), "no exit beyond the cut answers"
+            assert decision.cut < arms.exits or decision.threshold == -math.inf, "the last exit always answers"
+        else:
+            arm = arms[decision.arm]
+            assert arm in allowed, "the arm is one that the policy plays"
+            assert decision.cut == arm.cut, "the decision's cut is the arm's"
+            if arm.cut:
+                assert decision.thresholds[arm.cut - 1] == arm.threshold, "the threshold at the cut is the arm's"
         assert 0.0 < decision.p_action <= 1.0, "the probability of the action is in (0, 1]"
         assert 0.0 <= decision.p_reveal <= 1.0, "the probability of a reveal is in [0, 1]"
         assert np.array_equal(decision.quote.row, toy.quote(t).row), "the decision carries its quote unchanged"

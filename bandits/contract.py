@@ -187,7 +187,8 @@ class Observation:
     prediction
         Class of each exit, -1 = not revealed; (L,).  None: no predictions.
     edge_cost, offload_cost
-        Costs as measured, in the quote's unit, >= 0; nan = as quoted.  They are for the record: no policy reads them.
+        Costs as measured, in the quote's unit, >= 0; nan = as quoted.  They are for the record, and for
+        policies that do not take the quote at its word (`offramp.bandits.MuLinUCB`).
 
     Notes
     -----
@@ -269,6 +270,13 @@ def explain(flag: int, row: FloatArray, exits: int) -> str:
         return f"offload_cost of cut {at - rows.offload_cost_at(exits)} is {value}, allowed is a number >= 0 or +inf"
     if code == rows.CONTEXT:
         return f"context feature {at - rows.context_at(exits)} is {value}, allowed is a finite number"
+    if code == rows.VALUE and at >= rows.prediction_at(exits):
+        return f"prediction of exit {at - rows.prediction_at(exits) + 1} is {value}, allowed is a whole number >= -1"
+    if code == rows.HIDDEN:
+        return (
+            f"exit {at - rows.CONFIDENCE + 1} is revealed (confidence {value}), allowed is nan without class: exit "
+            f"{row[0]:g} answered on the edge, and nothing went deeper"
+        )
     if code == rows.VALUE:
         return f"confidence of exit {at - rows.CONFIDENCE + 1} is {value}, allowed is [0, 1], or nan where not revealed"
     if code == rows.LENGTH:
@@ -278,7 +286,7 @@ def explain(flag: int, row: FloatArray, exits: int) -> str:
     if code == rows.KIND and at in (rows.EDGE_PAID, rows.OFFLOAD_PAID):
         return f"{('edge_cost', 'offload_cost')[at - rows.EDGE_PAID]} is {value}, allowed is a number >= 0, or nan"
     if code == rows.KIND and at == rows.AUDITED and row[at] == 1.0:
-        return "audited is 1, allowed is 0: the decision asked for no audit"
+        return "audited is 1, allowed is 0: the decision asked for no audit, or left nothing to send"
     if code == rows.KIND and at == rows.OFFLOADED:
         return (
             f"offloaded is {value:g} with answered_at {row[0]:g}: the cloud answers at exit {exits} and without audit, "
@@ -288,6 +296,8 @@ def explain(flag: int, row: FloatArray, exits: int) -> str:
         return f"field {('answered_at', 'offloaded', 'audited')[at]} is {value}, allowed is 0 or 1"
     if at == 2:
         return "offloaded is 1, but an exit up to the cut was sure enough to answer by this decision"
+    if at == 3:
+        return f"answered_at is {row[0]:g}, but an exit before it was sure enough to answer by this decision"
     if at == 0:
         return f"answered_at is {row[0]}, allowed is a whole number in 1..{exits}"
     return (

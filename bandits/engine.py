@@ -10,11 +10,12 @@ from offramp.bandits import rows
 from offramp.bandits.arms import Arms
 from offramp.bandits.contract import ContractError, Decision, Observation, Quote, explain
 from offramp.bandits.loop import guarded_select, guarded_step, guarded_update
-from offramp.bandits.policy import Policy
+from offramp.bandits.policy import Policy, fresh
+from offramp.bandits.rearm import Places, after_another, places, rearmed
 from offramp.bandits.rows import FloatArray
-from offramp.bandits.state import CURSOR, UNIFORMS, refill
+from offramp.bandits.state import CURSOR, SEES_ALL, UNIFORMS, T, refill
 
-SCHEMA = "offramp-engine-1"
+SCHEMA = "offramp-engine-2"
 DEFAULT = "default"
 _ABSENT = object()
 
@@ -22,13 +23,14 @@ _ABSENT = object()
 class _Stream:
     """What the engine keeps for one stream: the policy's state, its random generator, and the open decisions."""
 
-    __slots__ = ("next", "pending", "rng", "state")
+    __slots__ = ("earlier", "next", "pending", "rng", "state")
 
     def __init__(self, state: FloatArray, rng: np.random.Generator) -> None:
         self.state = state
         self.rng = rng
         self.next = 0
         self.pending: dict[int, float] = {}  # id -> arm, so that a decision from elsewhere is not taken for this one
+        self.earlier: dict[int, Places] = {}  # id -> today's places of the arms that it was made on, after a change
 
 
 class Engine:
@@ -106,7 +108,7 @@ class Engine:
         """
         if stream in self._streams:
             raise ValueError(f"stream {stream!r} is open already")
-        state = self.policy.initial(self.arms, self.features) if like is None else self._stream(like).state.copy()
+        state = fresh(self.policy, self.arms, self.features) if like is None else self._stream(like).state.copy()
         name = stream.encode()
         key = (len(name), *name) if stream != DEFAULT else ()
         rng = np.random.default_rng(np.random.SeedSequence(self.seed, spawn_key=key))
@@ -158,10 +160,14 @@ class Engine:
         if decision.id not in mine.pending:
             return False
         self._check_origin(mine, decision)
-        flag = self._learn(mine.state, decision.row, observation.row)
+        if mine.earlier and decision.id in mine.earlier:
+            flag = self._learn_earlier(mine, decision, observation)
+        else:
+            flag = self._learn(mine.state, decision.row, observation.row)
         if flag:
             raise ContractError(self._explain(flag, observation.row))
         del mine.pending[decision.id]
+        mine.earlier.pop(decision.id, None)
         return True
 
     def step(
@@ -178,7 +184,8 @@ class Engine:
         if decision is None or observation is None:
             return self.decide(quote, context, stream=DEFAULT if decision is None else decision.stream)
         mine = self._streams.get(decision.stream) or self._stream(decision.stream)
-        if decision.id not in mine.pending:
+        if decision.id not in mine.pending or decision.id in mine.earlier:
+            self.update(decision, observation)
             return self.decide(quote, context, stream=decision.stream)
         self._check_origin(mine, decision)
         row = quote.row.copy() if context is None else self._given(quote, context)
@@ -214,6 +221,49 @@ class Engine:
             raise ValueError(f"factor is {factor}, allowed is (0, 1]")
         self.policy.kernels.forget(self._stream(stream).state, factor)
 
+    def change(self, arms: Arms) -> None:
+        """Go on with another table of arms, in all streams, without losing what was learnt.
+
+        What is known about arms that stay is kept bit for bit; new ones were never tried.  Feedback for open decisions
+        stays welcome: it teaches the arm that was played, or nothing where that was withdrawn.  A new price list needs
+        no change at all: prices come with each quote.
+
+        Parameters
+        ----------
+        arms
+            The new table, of as many exits: `engine.arms.plus([Arm(3, 0.7)])`, `engine.arms.without(cuts=[2])`.
+
+        Raises
+        ------
+        ValueError
+            The policy cannot play this table, or cannot carry over what it knows; nothing has changed.
+
+        Examples
+        --------
+        >>> from offramp.bandits import UCB1, Arms, Engine, Quote
+        >>> engine = Engine(UCB1(), arms=Arms.grid(exits=3, thresholds=(0.5, 0.8)), seed=0)
+        >>> quote = Quote(edge_cost=[0.0, 0.1, 0.3, 0.6], offload_cost=[0.4, 0.3, 0.2, 0.0], mu=1.0)
+        >>> engine.decide(quote).cut
+        1
+        >>> engine.change(engine.arms.without(cuts=[1]))
+        >>> engine.decide(quote).cut
+        2
+
+        """
+        fresh(self.policy, arms, self.features)  # can it be played at all, whether or not there is a stream?
+        moved = {
+            name: rearmed(self.policy, mine.state, self.arms, arms, self.features)
+            for name, mine in self._streams.items()
+        }
+        for name, mine in self._streams.items():
+            now = places(mine.state, moved[name])
+            before = {id(of): after_another(of, now) for of in mine.earlier.values()}
+            mine.earlier = {
+                which: before[id(mine.earlier[which])] if which in mine.earlier else now for which in mine.pending
+            }
+            mine.state = moved[name]
+        self.arms = arms
+
     def state(self, stream: str = DEFAULT) -> FloatArray:
         """A copy of the policy's state, laid out as in `offramp.bandits.state`."""
         return self._stream(stream).state.copy()
@@ -232,6 +282,7 @@ class Engine:
                     "random": s.rng.bit_generator.state,
                     "next": s.next,
                     "pending": dict(s.pending),
+                    "earlier": dict(s.earlier),
                 }
                 for name, s in self._streams.items()
             },
@@ -254,15 +305,17 @@ class Engine:
             if snapshot.get(field) != value:
                 raise ValueError(f"the snapshot's {field} is {snapshot.get(field)!r}, allowed is {value!r}")
         streams = {}
-        fresh = self.policy.initial(self.arms, self.features)
+        first = fresh(self.policy, self.arms, self.features)
         for name, kept in snapshot["streams"].items():
-            if kept["state"].shape != fresh.shape or (kept["state"][1:CURSOR] != fresh[1:CURSOR]).any():
+            same = [i for i in range(SEES_ALL + 1) if i not in (T, CURSOR)]
+            if kept["state"].shape != first.shape or (kept["state"][same] != first[same]).any():
                 raise ValueError(f"the snapshot's state of stream {name!r} has another layout than this policy's")
             rng = np.random.default_rng()
             rng.bit_generator.state = kept["random"]
             streams[name] = stream = _Stream(kept["state"].copy(), rng)
             stream.next = kept["next"]
             stream.pending = dict(kept["pending"])
+            stream.earlier = dict(kept["earlier"])
         self._streams = streams
         self.seed = snapshot["seed"]
 
@@ -279,6 +332,21 @@ class Engine:
                 f"this id in stream {decision.stream!r}: it was made by another engine, or before a restore"
             )
 
+    def _learn_earlier(self, mine: _Stream, decision: Decision, observation: Observation) -> int:
+        """Learn from a decision that was made on an earlier table of arms; 0 or a flag."""
+        row = decision.row.copy()
+        key = float(row[rows.ARM]), float(row[rows.PLAY])
+        if key not in mine.earlier[decision.id]:
+            return rows.FAULT * rows.FOREIGN
+        place = mine.earlier[decision.id][key]
+        if place is not None:
+            row[rows.ARM], row[rows.PLAY] = place
+            return self._learn(mine.state, row, observation.row)
+        flag = rows.check_observation(row, observation.row, self.arms.exits)
+        if flag or mine.state[SEES_ALL]:
+            return flag
+        return rows.check_hidden(observation.row, self.arms.exits)
+
     def _refill(self, mine: _Stream, row: FloatArray, flag: int) -> None:
         """Decide after all, with fresh uniforms, where those were what was missing; else say what was."""
         if flag != rows.REFILL:
@@ -291,7 +359,9 @@ class Engine:
         mine.next = id + 1
         mine.pending[id] = float(row[rows.ARM])
         if len(mine.pending) > self.open_decisions:
-            del mine.pending[next(iter(mine.pending))]
+            oldest = next(iter(mine.pending))
+            del mine.pending[oldest]
+            mine.earlier.pop(oldest, None)
         return Decision(row, id, stream)
 
     def _stream(self, name: str) -> _Stream:

@@ -35,7 +35,7 @@ def forget(state: FloatArray, factor: float) -> None:
 
 def one_arm(arms: Arms, arm: Arm, features: int) -> FloatArray:
     """The state of a policy that plays one arm."""
-    return pack(table=arms.part([arm]), exits=arms.exits, features=features, draws=0, parameters=(), extra=1)
+    return pack(table=arms.part([arm]), exits=arms.exits, features=features, draws=0, parameters=(0.0,))
 
 
 @dataclass(frozen=True, kw_only=True)

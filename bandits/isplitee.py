@@ -92,6 +92,9 @@ class ISplitEE:
         The published side observation, which reads cloud answers that were never requested; see `SplitEES`.
     as_released
         The update of the released code, faults included (needs `oracle_side_information`).
+    known_costs
+        True: subtract the price as quoted now.  False, as published: learn it with the rewards.  The released code
+        always does the latter, whatever is said here.
 
     Notes
     -----
@@ -108,6 +111,7 @@ class ISplitEE:
     beta: float = 1.0
     oracle_side_information: bool = False
     as_released: bool = False
+    known_costs: bool = True
 
     def __post_init__(self) -> None:
         positive("beta", self.beta)
@@ -127,7 +131,7 @@ class ISplitEE:
         """Nothing seen."""
         plays = self.plays(arms)
         if not self.as_released:
-            return splitee_s.initial(arms, plays, features, self.beta, self.oracle_side_information)
+            return splitee_s.initial(arms, plays, features, self.beta, self.oracle_side_information, self.known_costs)
         table = arms.part(plays)
         return pack(table=table, exits=arms.exits, features=features, draws=0, parameters=(self.beta,), columns=COLUMNS)
 

@@ -13,6 +13,7 @@ from offramp.bandits.rows import (
     ANSWERED_AT,
     ARM,
     AUDITED,
+    COSTS,
     CUT,
     EXITS,
     FAULT,
@@ -25,10 +26,12 @@ from offramp.bandits.rows import (
     FloatArray,
     IntArray,
     check_given,
+    check_hidden,
     check_observation,
     context_at,
+    thresholds_at,
 )
-from offramp.bandits.state import ARMS, FEATURES, HEADER, dry
+from offramp.bandits.state import ARMS, FEATURES, HEADER, SEES_ALL, dry
 from offramp.bandits.state import EXITS as STATE_EXITS
 
 Select = Callable[[FloatArray, FloatArray], None]
@@ -81,6 +84,9 @@ class Record(NamedTuple):
     at: IntArray  # (2,) rounds played, checkpoints kept
     row: FloatArray  # scratch: a decision row
     seen: FloatArray  # scratch: an observation row
+    # Rules outside the table of arms, from the round in which they were first played: after a row that counts them,
+    # (round, cut, thresholds) each.  Without room for them their regret is nan.
+    rules: FloatArray = np.zeros((0, 1))
 
 
 @kernel
@@ -93,6 +99,8 @@ def score(
     row: FloatArray,
     seen: FloatArray,
     totals: FloatArray,
+    rules: FloatArray,
+    at_round: int,
 ) -> None:
     """Add one round to the sums.  Only here is a label read."""
     at = whole(seen[ANSWERED_AT] - 1.0)
@@ -109,12 +117,39 @@ def score(
     totals[AGREEMENT] += 1.0 if guess == final else 0.0
     totals[MACS] += work[0, depth(row, seen)]
     totals[BYTES] += (seen[OFFLOADED] + seen[AUDITED]) * work[1, whole(row[CUT])]
+    if seen[AUDITED] == 1.0:  # what an arm is worth leaves audits out: the offload, and the way from the answer to it
+        totals[REGRET] += row[MU] * (offload + (edge - row[COSTS + at + 1]))
     if row[ARM] >= 0.0:
         arm = whole(row[ARM])
         totals[REGRET] += gap[arm]
         totals[len(FIELDS) + arm] += 1.0
-    else:  # a rule outside the table of arms has no population value here: better no regret than a wrong one
-        totals[REGRET] = math.nan
+    else:
+        note_rule(row, at_round, rules, totals)
+
+
+@kernel
+def note_rule(row: FloatArray, at_round: int, rules: FloatArray, totals: FloatArray) -> None:
+    """Note a rule outside the table of arms where it is not the last one: what it is worth is added up afterwards."""
+    if rules.shape[0] == 0:
+        totals[REGRET] = math.nan  # better no regret than a wrong one
+        return
+    exits, noted = whole(row[EXITS]), whole(rules[0, 0])
+    rule = thresholds_at(exits)
+    same = noted > 0 and rules[noted, 1] == row[CUT]
+    for j in range(exits):
+        same = same and rules[noted, 2 + j] == row[rule + j]
+    if not same:
+        rules[0, 0] = noted + 1
+        rules[noted + 1, 0] = at_round
+        rules[noted + 1, 1] = row[CUT]
+        for j in range(exits):
+            rules[noted + 1, 2 + j] = row[rule + j]
+
+
+@kernel
+def full(rules: FloatArray) -> bool:
+    """Is there no room left for one more rule?"""
+    return rules.shape[0] > 0 and rules[0, 0] + 1.0 >= rules.shape[0]  # type: ignore[no-any-return]
 
 
 @kernel
@@ -135,19 +170,19 @@ def keep(totals: FloatArray, kept: FloatArray, at: IntArray) -> None:
 def loop(
     select: Select, update: Update, reveal: Reveal, state: FloatArray, world: World, block: Block, record: Record
 ) -> int:
-    """Play a block of rounds; returns how many were played before the uniforms ran out.
+    """Play a block of rounds; returns how many were played before the uniforms, or the room for rules, ran out.
 
     `reveal` is one of `offramp.bandits.reveal`: all that a decision reveals, or no more than the answer.
     """
     confidence, prediction, label, context, quotes, gap, work, options = world
     samples, conditions, prices = block
-    totals, checkpoints, kept, at, row, seen = record
+    totals, checkpoints, kept, at, row, seen, rules = record
     width = context_at(confidence.shape[2])
     features = context.shape[2]
     rounds, before, stop = samples.shape[0], at[0], due(checkpoints, at[1])
     quoted, doubted = -1, options[FALLBACK] == 1
     for i in range(rounds):
-        if dry(state):
+        if dry(state) or full(rules):
             at[0] = before + i
             return int(i)
         sample, condition, price = whole(samples[i]), whole(conditions[i]), whole(prices[i])
@@ -163,7 +198,7 @@ def loop(
         if doubted:
             fall_back(truth, row, options, seen)
         update(state, row, seen)
-        score(truth, classes, label[sample], gap[condition, price], work, row, seen, totals)
+        score(truth, classes, label[sample], gap[condition, price], work, row, seen, totals, rules, before + i)
         if before + i + 1 == stop:
             keep(totals, kept, at)
             stop = due(checkpoints, at[1])
@@ -207,7 +242,10 @@ def guarded_update(update: Update, state: FloatArray, decision: FloatArray, obse
     flag = check_origin(state, decision)
     if flag != 0:
         return flag
-    flag = check_observation(decision, observation, whole(state[STATE_EXITS]))
+    exits = whole(state[STATE_EXITS])
+    flag = check_observation(decision, observation, exits)
+    if flag == 0 and state[SEES_ALL] == 0.0:
+        flag = check_hidden(observation, exits)
     if flag != 0:
         return flag
     if answer_confidence(observation) >= 0.0:

@@ -18,6 +18,7 @@ from offramp.bandits.loop import (
 )
 from offramp.bandits.reveal import reveal
 from offramp.bandits.rows import FloatArray
+from offramp.bandits.state import SEES_ALL
 
 Forget = Callable[[FloatArray, float], None]
 
@@ -79,6 +80,13 @@ class Policy(Protocol):
 def needs_oracle(policy: Policy) -> bool:
     """Does the policy read what its decisions do not reveal?  True for replicas of published code alone."""
     return bool(getattr(policy, "oracle_side_information", False))
+
+
+def fresh(policy: Policy, arms: Arms, features: int) -> FloatArray:
+    """A policy's first state as executors use it: its header says whether hidden confidences are shown on purpose."""
+    state = policy.initial(arms, features)
+    state[SEES_ALL] = needs_oracle(policy)
+    return state
 
 
 def positive(name: str, value: float, *, zero: bool = True) -> None:

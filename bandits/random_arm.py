@@ -35,13 +35,13 @@ class RandomArm:
         return KERNELS
 
     def plays(self, arms: Arms) -> list[Arm]:
-        """All of them."""
-        return list(arms.table)
+        """All but cascades."""
+        return list(arms.single)
 
     def initial(self, arms: Arms, features: int) -> FloatArray:
         """Nothing seen."""
         table = arms.part(self.plays(arms))
-        return pack(table=table, exits=arms.exits, features=features, draws=1, parameters=(), extra=1)
+        return pack(table=table, exits=arms.exits, features=features, draws=1, parameters=(0.0,))
 
 
 @compiled

@@ -48,7 +48,7 @@ ANSWERED_AT, OFFLOADED, AUDITED, EDGE_PAID, OFFLOAD_PAID, CONFIDENCE = range(6)
 
 # What a checked row can have wrong: the flag is FAULT * code + position.
 FAULT = 10_000
-WIDTH, COST, PRICE, CONTEXT, ANSWER, VALUE, KIND, FOREIGN, LENGTH = range(1, 10)
+WIDTH, COST, PRICE, CONTEXT, ANSWER, VALUE, KIND, FOREIGN, LENGTH, HIDDEN = range(1, 11)
 REFILL = -1
 
 
@@ -132,6 +132,9 @@ def check_observation(decision: FloatArray, observation: FloatArray, exits: int)
     for i in range(exits):
         if confidence[i] < 0.0 or confidence[i] > 1.0:
             return FAULT * VALUE + CONFIDENCE + i
+        guess = observation[CONFIDENCE + exits + i]
+        if not (guess >= -1.0 and guess < math.inf) or guess != math.floor(guess):
+            return FAULT * VALUE + CONFIDENCE + exits + i
     for i in range(EDGE_PAID, CONFIDENCE):
         if observation[i] < 0.0:
             return FAULT * KIND + i
@@ -142,7 +145,7 @@ def check_observation(decision: FloatArray, observation: FloatArray, exits: int)
         if observation[i] != 0.0 and observation[i] != 1.0:
             return FAULT * KIND + i
     cut = decision[CUT]
-    if observation[AUDITED] == 1.0 and decision[AUDIT] != 1.0:
+    if observation[AUDITED] == 1.0 and (decision[AUDIT] != 1.0 or cut == exits):
         return FAULT * KIND + AUDITED
     if observation[OFFLOADED] == 1.0:
         for i in range(whole(cut)):
@@ -154,4 +157,22 @@ def check_observation(decision: FloatArray, observation: FloatArray, exits: int)
             return FAULT * KIND + OFFLOADED
     elif at > cut or not observation[CONFIDENCE + int(at) - 1] >= decision[thresholds_at(exits) + int(at) - 1]:
         return FAULT * ANSWER + 1
+    else:
+        for i in range(whole(at) - 1):
+            if observation[CONFIDENCE + i] >= decision[thresholds_at(exits) + i]:
+                return FAULT * ANSWER + 3
+    return 0
+
+
+@kernel
+def check_hidden(observation: FloatArray, exits: int) -> int:
+    """0 where a checked observation shows no more than it can, else a flag that says which exit is shown too much.
+
+    A sample that was answered on the edge, and sent nowhere, went no deeper than the exit that answered.  What was sent
+    shows what the cloud likes to return: the last exit, or all deeper ones.
+    """
+    if observation[OFFLOADED] + observation[AUDITED] == 0.0:
+        for i in range(whole(observation[ANSWERED_AT]), exits):
+            if observation[CONFIDENCE + i] >= 0.0 or observation[CONFIDENCE + exits + i] >= 0.0:
+                return FAULT * HIDDEN + CONFIDENCE + i
     return 0

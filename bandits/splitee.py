@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from offramp.bandits import ucb1
+from offramp.bandits import ucb1, ucb1_published
 from offramp.bandits.arms import Arm, Arms
 from offramp.bandits.policy import Kernels, positive
 from offramp.bandits.rows import FloatArray
@@ -10,10 +10,10 @@ from offramp.bandits.rows import FloatArray
 
 def splits(arms: Arms, threshold: float) -> list[Arm]:
     """The arms of a split-layer policy: every cut that computes, all at one threshold; the last exit always answers."""
-    offered = sorted({a.threshold for a in arms.table if 0 < a.cut < arms.exits})
+    offered = sorted({a.threshold for a in arms.single if 0 < a.cut < arms.exits})
     if threshold not in offered:
         raise ValueError(f"threshold {threshold} is not in the table of arms, allowed are {offered}")
-    return [a for a in arms.table if a.cut == arms.exits or (a.cut > 0 and a.threshold == threshold)]
+    return [a for a in arms.single if a.cut == arms.exits or (a.cut > 0 and a.threshold == threshold)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +30,9 @@ class SplitEE:
         :math:`\alpha`, the one threshold, which must be in the table of arms.  .70 to .85 in the paper.
     beta
         Width of the bonus, >= 0; 1 in the released code.
+    known_costs
+        True: learn confidence and offload share, subtract the price as quoted.  False, as published: learn the reward
+        whole.
 
     Examples
     --------
@@ -48,6 +51,7 @@ class SplitEE:
 
     threshold: float = 0.7
     beta: float = 1.0
+    known_costs: bool = True
 
     def __post_init__(self) -> None:
         positive("beta", self.beta)
@@ -55,7 +59,7 @@ class SplitEE:
     @property
     def kernels(self) -> Kernels:
         """Those of UCB1."""
-        return ucb1.KERNELS
+        return ucb1.KERNELS if self.known_costs else ucb1_published.KERNELS
 
     def plays(self, arms: Arms) -> list[Arm]:
         """Every cut but the input, at the one threshold."""
@@ -63,4 +67,5 @@ class SplitEE:
 
     def initial(self, arms: Arms, features: int) -> FloatArray:
         """No arm pulled."""
-        return ucb1.initial(arms, self.plays(arms), features, self.beta)
+        made = ucb1.initial if self.known_costs else ucb1_published.initial
+        return made(arms, self.plays(arms), features, self.beta)

@@ -7,34 +7,47 @@ from offramp.bandits.arms import Arm, Arms
 from offramp.bandits.kernel import compiled, kernel
 from offramp.bandits.loop import Block, Record, World, guarded_select, guarded_step, guarded_update, loop
 from offramp.bandits.policy import Kernels, positive
+from offramp.bandits.pulls import coldest, offered
 from offramp.bandits.reveal import reveal
 from offramp.bandits.rows import CONFIDENCE, COSTS, EXITS, MU, PLAY, FloatArray
 from offramp.bandits.splitee import splits
 from offramp.bandits.state import ARMS, FADED, FREE, HEADER, T, choose, own, pack
-from offramp.bandits.ucb1 import coldest
 
-PARAMETERS, COLUMNS = 3, 6
-BETA, ORACLE, COLD = range(PARAMETERS)
+PARAMETERS, COLUMNS = 4, 6
+BETA, ORACLE, COLD, KNOWN = range(PARAMETERS)
 CHOSEN, SEEN, ABOVE, BELOW, SENT, CLOUD = range(COLUMNS)
 
 
-def initial(arms: Arms, plays: list[Arm], features: int, beta: float, oracle: bool) -> FloatArray:
+def initial(
+    arms: Arms, plays: list[Arm], features: int, beta: float, oracle: bool, known_costs: bool = True
+) -> FloatArray:
     """A state in which nothing was seen."""
     table = arms.part(plays)
-    parameters = (beta, float(oracle), float(len(table)))
-    return pack(table=table, exits=arms.exits, features=features, draws=0, parameters=parameters, columns=COLUMNS)
+    parameters = (beta, float(oracle), float(len(table)), float(known_costs))
+    return pack(
+        table=table,
+        exits=arms.exits,
+        features=features,
+        draws=0,
+        parameters=parameters,
+        columns=COLUMNS,
+        untried=(COLD, SEEN),
+    )
 
 
 @kernel
 def largest(state: FloatArray, row: FloatArray, width: float) -> int:
-    """The arm with the largest index; ties go to the shallowest cut."""
-    arms, exits, mu = int(state[ARMS]), int(row[EXITS]), row[MU]
+    """The offered arm with the largest index; ties go to the shallowest cut."""
+    arms, exits = int(state[ARMS]), int(row[EXITS])
+    mu = row[MU] if state[int(state[FREE]) + KNOWN] == 1.0 else 0.0
     oracle = state[int(state[FREE]) + ORACLE] == 1.0
     seen, above, below = own(state, PARAMETERS, SEEN), own(state, PARAMETERS, ABOVE), own(state, PARAMETERS, BELOW)
     sent, cloud = own(state, PARAMETERS, SENT), own(state, PARAMETERS, CLOUD)
     highest = -math.inf
     best = 0
     for a in range(arms):
+        if state[seen + a] == 0.0 or not offered(state, row, a):
+            continue
         at = int(state[HEADER + arms + a])
         value = state[above + a] - mu * row[COSTS + at] + width / math.sqrt(state[seen + a])
         if state[below + a] > 0.0:
@@ -55,9 +68,10 @@ def select(state: FloatArray, row: FloatArray) -> None:
     """Each arm until something was seen of it, then the largest index."""
     free = int(state[FREE])
     chosen = own(state, PARAMETERS, CHOSEN)
+    best = -1
     if state[free + COLD] > 0.0:
-        best = coldest(state, chosen, own(state, PARAMETERS, SEEN))
-    else:
+        best = coldest(state, row, chosen, own(state, PARAMETERS, SEEN))
+    if best < 0:
         best = largest(state, row, state[free + BETA] * math.sqrt(math.log(max(state[T], 1.0))))
     state[chosen + best] += 1.0
     choose(state, row, best, 1.0)
@@ -67,23 +81,29 @@ def select(state: FloatArray, row: FloatArray) -> None:
 def update(state: FloatArray, decision: FloatArray, observation: FloatArray) -> None:
     """Learn about the played arm and, from the confidences on the way to it, about all shallower ones."""
     arms, free, play = int(state[ARMS]), int(state[FREE]), int(decision[PLAY])
-    oracle = state[free + ORACLE] == 1.0
-    last = observation[CONFIDENCE + int(decision[EXITS]) - 1]
+    oracle, exits = state[free + ORACLE] == 1.0, int(decision[EXITS])
+    mu = 0.0 if state[free + KNOWN] == 1.0 else decision[MU]
+    last = observation[CONFIDENCE + exits - 1]
     seen, above, below = own(state, PARAMETERS, SEEN), own(state, PARAMETERS, ABOVE), own(state, PARAMETERS, BELOW)
     sent, cloud = own(state, PARAMETERS, SENT), own(state, PARAMETERS, CLOUD)
     for a in range(play + 1):  # arms are ordered by cut; deeper exits are seen only under selection
-        confidence = observation[CONFIDENCE + int(state[HEADER + arms + a]) - 1]
+        at = int(state[HEADER + arms + a])
+        if not offered(state, decision, a):  # an infinite price could not be averaged away
+            continue
+        confidence = observation[CONFIDENCE + at - 1]
         short = confidence < state[HEADER + 2 * arms + a]
         if confidence >= 0.0 and not (oracle and short and not last >= 0.0):
             if state[seen + a] == 0.0:
                 state[free + COLD] -= 1.0
             state[seen + a] += 1.0
-            state[above + a] += ((0.0 if short else confidence) - state[above + a]) / state[seen + a]
+            mine = 0.0 if short else confidence - mu * decision[COSTS + at]
+            state[above + a] += (mine - state[above + a]) / state[seen + a]
             state[below + a] += ((1.0 if short else 0.0) - state[below + a]) / state[seen + a]
             # Without the oracle only the played arm's cloud answers are a fair sample of "below its threshold".
             if short and last >= 0.0 and (oracle or a == play):
                 state[sent + a] += 1.0
-                state[cloud + a] += (last - state[cloud + a]) / state[sent + a]
+                theirs = last - mu * (decision[COSTS + at] + decision[COSTS + exits + 1 + at])
+                state[cloud + a] += (theirs - state[cloud + a]) / state[sent + a]
 
 
 @kernel
@@ -122,6 +142,9 @@ class SplitEES:
     oracle_side_information
         The published variant: :math:`C_L` counts for every shallower arm even if the sample never reached the cloud,
         which no deployed system can know.  Only a simulated world can serve it, and does so for this flag alone.
+    known_costs
+        True: subtract the price as quoted now.  False, as published: learn it with the rewards.  An arm whose offload
+        is not offered (+inf) is passed over, and nothing is learnt about it meanwhile.
 
     Notes
     -----
@@ -135,6 +158,7 @@ class SplitEES:
     threshold: float = 0.7
     beta: float = 1.0
     oracle_side_information: bool = False
+    known_costs: bool = True
 
     def __post_init__(self) -> None:
         positive("beta", self.beta)
@@ -150,7 +174,7 @@ class SplitEES:
 
     def initial(self, arms: Arms, features: int) -> FloatArray:
         """Nothing seen."""
-        return initial(arms, self.plays(arms), features, self.beta, self.oracle_side_information)
+        return initial(arms, self.plays(arms), features, self.beta, self.oracle_side_information, self.known_costs)
 
 
 @compiled

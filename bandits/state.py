@@ -9,6 +9,12 @@ DRAWS                 uniforms that one decision may use
 UNIFORMS              uniforms in the block at the end of the state, 0 for a policy that draws none
 CURSOR                first uniform of the block that is still unused
 FREE                  start of the policy's own numbers: parameters first, then columns of length K
+OWN_PARAMETERS        how many parameters there are
+OWN_COLUMNS           how many columns of length K follow them
+OWN_EXTRA             how many single numbers follow those
+COUNTING, COUNTED     parameter that counts the arms of which this column says 0; -1 where none does
+SEES_ALL              1 = hidden confidences are shown on purpose (replicas of published code), see `fresh`
+MADE                  decisions made in all; never shrinks: the ROUND of the next one, which no other has
 ====================  =======================================================================
 
 After the header stand three columns of length K (index in the engine's table, cut, threshold), then the policy's own.
@@ -20,7 +26,8 @@ from offramp.bandits.kernel import kernel, whole
 from offramp.bandits.rows import ARM, P_ACTION, PLAY, ROUND, FloatArray, set_rule
 
 T, ARMS, EXITS, FEATURES, DRAWS, UNIFORMS, CURSOR, FREE = range(8)
-HEADER = 8
+OWN_PARAMETERS, OWN_COLUMNS, OWN_EXTRA, COUNTING, COUNTED, SEES_ALL, MADE = range(8, 15)
+HEADER = 15
 FADED = 1e-9  # the least weight that forgetting leaves of an observation: never zero, which means "never seen"
 BLOCK = 1_024  # decisions whose uniforms are drawn at once
 
@@ -34,6 +41,7 @@ def pack(
     parameters: tuple[float, ...],
     columns: int = 0,
     extra: int = 0,
+    untried: tuple[int, int] | None = None,
 ) -> FloatArray:
     """A fresh state.
 
@@ -49,13 +57,18 @@ def pack(
         The policy's constants.
     columns, extra
         Columns of length K, and single numbers after them, that the policy keeps; all start at zero.
+    untried
+        (i, k) where parameter i counts the arms whose entry in column k is 0: it is counted anew where the table of
+        arms changes, see `offramp.bandits.rearm`.
 
     """
     arms = len(table)
     free = HEADER + 3 * arms
     uniforms = draws * BLOCK
     state = np.zeros(free + len(parameters) + columns * arms + extra + uniforms)
-    state[:HEADER] = (0, arms, exits, features, draws, uniforms, uniforms, free)
+    counting, counted = (-1, -1) if untried is None else untried
+    state[: FREE + 1] = (0, arms, exits, features, draws, uniforms, uniforms, free)
+    state[FREE + 1 : MADE] = (len(parameters), columns, extra, counting, counted, 0)
     state[HEADER:free] = table.T.ravel()
     state[free : free + len(parameters)] = parameters
     return state
@@ -79,8 +92,9 @@ def choose(state: FloatArray, row: FloatArray, play: int, p_action: float) -> No
     row[ARM] = state[HEADER + play]
     row[PLAY] = play
     row[P_ACTION] = p_action
-    row[ROUND] = state[T]
+    row[ROUND] = state[MADE]
     state[T] += 1.0
+    state[MADE] += 1.0
 
 
 @kernel

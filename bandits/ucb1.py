@@ -3,7 +3,10 @@
 import math
 from dataclasses import dataclass
 
+from offramp.bandits import pulls as common
+from offramp.bandits import ucb1_published
 from offramp.bandits.arms import Arm, Arms
+from offramp.bandits.index_policy import IndexPolicy
 from offramp.bandits.kernel import compiled, kernel, whole
 from offramp.bandits.loop import Block, Record, World, guarded_select, guarded_step, guarded_update, loop
 from offramp.bandits.policy import Kernels, positive
@@ -26,6 +29,7 @@ def initial(arms: Arms, plays: list[Arm], features: int, beta: float) -> FloatAr
         draws=0,
         parameters=(beta, float(len(table))),
         columns=COLUMNS,
+        untried=(COLD, PULLS),
     )
 
 
@@ -62,8 +66,31 @@ def largest(state: FloatArray, row: FloatArray, width: float) -> int:
 
 
 @kernel
+def largest_offered(state: FloatArray, row: FloatArray, width: float) -> int:
+    """As `coldest`, then `largest`, among the arms that are offered; the lowest arm where none is."""
+    pulls, exits = own(state, PARAMETERS, PULLS), whole(row[EXITS])
+    mean, share = own(state, PARAMETERS, CONFIDENCE), own(state, PARAMETERS, SHARE)
+    root = own(state, PARAMETERS, ROOT)
+    best = common.coldest(state, row, own(state, PARAMETERS, CHOSEN), pulls)
+    if best >= 0:
+        return best
+    highest, best = -math.inf, 0
+    for a in range(whole(state[ARMS])):
+        if state[pulls + a] > 0.0 and common.offered(state, row, a):
+            at = COSTS + whole(state[HEADER + whole(state[ARMS]) + a])
+            price = row[at]
+            if state[share + a] > 0.0:
+                price += state[share + a] * row[at + exits + 1]
+            index = state[mean + a] - row[MU] * price + width * state[root + a]
+            if index > highest:
+                highest = index
+                best = a
+    return best
+
+
+@kernel
 def select(state: FloatArray, row: FloatArray) -> None:
-    """Each arm once, then the largest index."""
+    """Each arm once, then the largest index; again, and with more care, where that arm is not offered."""
     free = whole(state[FREE])
     chosen = own(state, PARAMETERS, CHOSEN)
     if state[free + COLD] > 0.0:
@@ -71,6 +98,9 @@ def select(state: FloatArray, row: FloatArray) -> None:
     else:
         best = largest(state, row, state[free + BETA] * math.sqrt(math.log(max(state[T], 1.0))))
     best = whole(best)
+    if not common.offered(state, row, best):
+        width = state[free + BETA] * math.sqrt(math.log(max(state[T], 1.0)))
+        best = whole(largest_offered(state, row, width))
     state[chosen + best] += 1.0
     choose(state, row, best, 1.0)
 
@@ -101,7 +131,7 @@ def forget(state: FloatArray, factor: float) -> None:
 
 
 @dataclass(frozen=True, kw_only=True)
-class UCB1:
+class UCB1(IndexPolicy):
     r"""Optimism under uncertainty over (cut, threshold) arms.
 
     Plays each arm once, then the arm with the largest
@@ -116,10 +146,8 @@ class UCB1:
     beta
         Width of the confidence bonus, in units of confidence, >= 0.  The theorem for rewards in an interval of width B
         needs B * sqrt(2); confidences spread less than their range, and the literature plays 1.
-    cuts
-        Cuts to play, None = all in the table.
-    thresholds
-        Thresholds to play at cuts that have one, None = all in the table.
+    cuts, thresholds, known_costs
+        As in `offramp.bandits.index_policy.IndexPolicy`: what to play, and whether the price is subtracted as quoted.
 
     Examples
     --------
@@ -133,52 +161,27 @@ class UCB1:
 
     Notes
     -----
-    Auer, Cesa-Bianchi, Fischer (2002), UCB1.  There the reward is observed whole; here the price is subtracted as
-    quoted, which is the same where prices are constant, and needs no relearning where they change.
+    Auer, Cesa-Bianchi, Fischer (2002), UCB1.  There the reward is observed whole (`known_costs=False`); here the price
+    is subtracted as quoted, which is the same where prices are constant, and needs no relearning where they change.
+    An arm that may offload where the offload is not offered (+inf) is passed over.
 
     """
 
     beta: float = 1.0
-    cuts: tuple[int, ...] | None = None
-    thresholds: tuple[float, ...] | None = None
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         positive("beta", self.beta)
-        for name in ("cuts", "thresholds"):
-            value = getattr(self, name)
-            if value is not None:
-                object.__setattr__(self, name, tuple(value))
 
     @property
     def kernels(self) -> Kernels:
-        """The functions of this file."""
-        return KERNELS
-
-    def plays(self, arms: Arms) -> list[Arm]:
-        """The arms with one of the cuts and, below the last cut, one of the thresholds.
-
-        Raises
-        ------
-        ValueError
-            A wanted cut or threshold is in no arm of the table.
-
-        """
-        for name, wanted, offered in (
-            ("cuts", self.cuts, {a.cut for a in arms.table}),
-            ("thresholds", self.thresholds, {a.threshold for a in arms.table}),
-        ):
-            if wanted is not None and not offered.issuperset(wanted):
-                raise ValueError(f"{name} are {wanted}, allowed are {sorted(offered)} as in the table of arms")
-        return [
-            arm
-            for arm in arms.table
-            if (self.cuts is None or arm.cut in self.cuts)
-            and (self.thresholds is None or arm.cut in (0, arms.exits) or arm.threshold in self.thresholds)
-        ]
+        """The functions of this file, or those that learn the price."""
+        return KERNELS if self.known_costs else ucb1_published.KERNELS
 
     def initial(self, arms: Arms, features: int) -> FloatArray:
         """No arm pulled."""
-        return initial(arms, self.plays(arms), features, self.beta)
+        made = initial if self.known_costs else ucb1_published.initial
+        return made(arms, self.plays(arms), features, self.beta)
 
 
 @compiled

@@ -12,6 +12,7 @@ from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+import joint
 import loops
 import network
 import programs
@@ -25,6 +26,7 @@ JOBS: dict[str, Callable[[bool], Iterator[Row]]] = {
     "rollout-c": loops.rollout_c,
     "policy-step": steps.policy_step,
     "engine": steps.engine,
+    "joint": joint.joint,
     "threads": loops.threads,
     "memory": programs.memory,
     "start": programs.start,

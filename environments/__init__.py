@@ -1,6 +1,7 @@
 """Replays the world: the confidence cache, streams, prices over links, the two executors, and honest regret."""
 
 from offramp.environments.cache import CacheError, Condition, ConfidenceCache
+from offramp.environments.lateness import Lateness
 from offramp.environments.regret import Comparators
 from offramp.environments.replay import replay, rollout
 from offramp.environments.stream import Abrupt, Gradual, RandomWalk, Recurring, Stationary, Stream, blocks
@@ -14,6 +15,7 @@ __all__ = [
     "Condition",
     "ConfidenceCache",
     "Gradual",
+    "Lateness",
     "RandomWalk",
     "Recurring",
     "Stationary",

@@ -14,6 +14,23 @@ from offramp.bandits.rows import FloatArray, IntArray
 PLAIN = np.array([1, 0, 0, 0], dtype=np.int64)  # heads up to the cut are evaluated, and nothing special
 
 
+def stops(truth: FloatArray, arm: Arm) -> IntArray:
+    """Exit up to which the edge computes for each sample: the first that is sure enough, else the cut; (...,).
+
+    Parameters
+    ----------
+    truth
+        (..., L).
+    arm
+        Any; one without early thresholds always goes to its cut.
+
+    """
+    at = np.full(truth.shape[:-1], arm.cut)
+    for k in range(len(arm.early), 0, -1):
+        at[truth[..., k - 1] >= arm.early[k - 1]] = k
+    return at
+
+
 def served(truth: FloatArray, arm: Arm, options: IntArray) -> tuple[FloatArray, npt.NDArray[np.bool_]]:
     """Confidence of the answer that an arm leads to for each sample, and whether it was offloaded.
 
@@ -22,7 +39,7 @@ def served(truth: FloatArray, arm: Arm, options: IntArray) -> tuple[FloatArray, 
     truth
         (..., L).
     arm
-        A cut and a threshold.
+        A cut and a threshold, or a cascade.
     options
         The world's, see `offramp.bandits.reveal`.
 
@@ -32,9 +49,14 @@ def served(truth: FloatArray, arm: Arm, options: IntArray) -> tuple[FloatArray, 
         return final, np.ones(final.shape, dtype=bool)
     own = truth[..., arm.cut - 1]
     sent = own < arm.threshold
+    heads = [*(k for k, early in enumerate(arm.early) if early < np.inf), arm.cut - 1]
+    if arm.early:
+        at = stops(truth, arm)
+        own = np.take_along_axis(truth, at[..., None] - 1, axis=-1)[..., 0]
+        sent &= at == arm.cut
     cloud = final
     if options[FALLBACK] == 1 and arm.threshold < np.inf:
-        edge = truth[..., : arm.cut].max(axis=-1) if options[PREFIX] == 1 else own
+        edge = truth[..., : arm.cut].max(axis=-1) if options[PREFIX] == 1 else truth[..., heads].max(axis=-1)
         cloud = np.where(final < arm.threshold, np.maximum(final, edge), final)
     return np.where(sent, cloud, own), sent
 
@@ -62,7 +84,7 @@ def outcomes(confidence: FloatArray, arms: Arms, options: IntArray = PLAIN) -> t
 
 
 def prices(quotes: FloatArray, arms: Arms) -> tuple[FloatArray, FloatArray, FloatArray]:
-    """Of each quote (P, W): mu (P, 1), and for each arm its edge and its offload cost, (P, A) each."""
+    """Of each quote (P, W): mu (P, 1), and for each arm the edge and offload cost of its cut, (P, A) each."""
     exits = arms.exits
     cuts = np.array([arm.cut for arm in arms.table])
     return (
@@ -72,10 +94,24 @@ def prices(quotes: FloatArray, arms: Arms) -> tuple[FloatArray, FloatArray, Floa
     )
 
 
+def _computed(confidence: FloatArray, quotes: FloatArray, arms: Arms, edge: FloatArray) -> FloatArray:
+    """Expected edge cost of each arm, (S, P, A); as quoted for its cut, (P, A), where no arm is a cascade."""
+    if len(arms.single) == len(arms):
+        return edge
+    cost = np.repeat(edge[None], len(confidence), axis=0)
+    for a, arm in enumerate(arms.table):
+        if arm.early:
+            at = stops(confidence, arm)
+            share = np.stack([(at == k).mean(axis=1) for k in range(1, arm.cut + 1)], axis=1)
+            cost[:, :, a] = share @ quotes[:, rows.COSTS + 1 : rows.COSTS + arm.cut + 1].T
+    return cost
+
+
 def values(confidence: FloatArray, quotes: FloatArray, arms: Arms, options: IntArray = PLAIN) -> FloatArray:
     """Expected reward of each arm under each (condition, price), (S, P, A)."""
     answered, offloaded = (x[:, None, :] for x in outcomes(confidence, arms, options))
     mu, edge, offload = prices(quotes, arms)
+    edge = _computed(confidence, quotes, arms, edge)
     with np.errstate(invalid="ignore"):
         sent = np.where(offloaded > 0.0, offloaded * offload, 0.0)
     value: FloatArray = answered - _priced(mu, edge + sent)
@@ -89,9 +125,34 @@ def _priced(mu: FloatArray, cost: FloatArray) -> FloatArray:
 
 
 def gaps(confidence: FloatArray, quotes: FloatArray, arms: Arms, options: IntArray = PLAIN) -> FloatArray:
-    """Pseudo-regret of each arm under each (condition, price) against the best arm of the table, (S, P, A)."""
+    """Pseudo-regret of each arm under each (condition, price) against the best arm that is no cascade, (S, P, A).
+
+    That comparator is the same with and without cascades in the table, so that a cascade may have a negative regret.
+    In a table of cascades alone it is the best of them.
+    """
     value = values(confidence, quotes, arms, options)
-    return np.ascontiguousarray(value.max(axis=2, keepdims=True) - value)
+    return np.ascontiguousarray(value[..., _yardsticks(arms)].max(axis=2, keepdims=True) - value)
+
+
+def best_arms(gap: FloatArray, arms: Arms) -> IntArray:
+    """The arm that pseudo-regret is measured against under each (condition, price), as an index into the table, (S, P).
+
+    Parameters
+    ----------
+    gap
+        As `gaps` gives them, (S, P, A).
+    arms
+        The table, A arms.
+
+    """
+    among = _yardsticks(arms)
+    best: IntArray = among[gap[..., among].argmin(axis=2)]
+    return best
+
+
+def _yardsticks(arms: Arms) -> IntArray:
+    single = [a for a, arm in enumerate(arms.table) if not arm.early]
+    return np.array(single or range(len(arms)))
 
 
 def bin_values(confidence: FloatArray, quotes: FloatArray, exits: int, bins: int = 20) -> FloatArray:
@@ -143,9 +204,10 @@ class Comparators:
     Attributes
     ----------
     dynamic
-        Realised reward of the best arm of each (condition, price), (R,).
+        Realised reward of the best arm of each (condition, price) that is no cascade, (R,).
     static
-        Expected reward of each arm, played throughout, (R, A): the best of the last row is the best arm in hindsight.
+        Expected reward of each arm, played throughout, (R, A): the best of the last row is the best arm in hindsight,
+        which may be a cascade.
     binned
         Expected reward of the best rule per confidence bin of each (condition, price), (R,): a richer class.
     clairvoyant
@@ -155,7 +217,7 @@ class Comparators:
 
     def __init__(self, world: World, arms: Arms, blocks: Iterable[Block], checkpoints: IntArray) -> None:
         value = values(world.confidence, world.quotes, arms, world.options)
-        best = value.argmax(axis=2)
+        best = best_arms(-value, arms)
         rule = bin_values(world.confidence, world.quotes, arms.exits)[..., None]
         shape = (len(checkpoints), len(arms))
         self.dynamic, self.clairvoyant, self.static = np.zeros(shape[0]), np.zeros(shape[0]), np.zeros(shape)
@@ -194,5 +256,6 @@ def realised(world: World, arms: Arms, block: Block) -> FloatArray:
     reward = np.empty((len(truth), len(arms)))
     for a, arm in enumerate(arms.table):
         answer, sent = served(truth, arm, world.options)
-        reward[:, a] = answer - _priced(mu[:, 0], edge[:, a] + np.where(sent, offload[:, a], 0.0))
+        spent = world.quotes[block.price, rows.COSTS + stops(truth, arm)] if arm.early else edge[:, a]
+        reward[:, a] = answer - _priced(mu[:, 0], spent + np.where(sent, offload[:, a], 0.0))
     return reward

@@ -10,6 +10,7 @@ from offramp.bandits.rows import CONFIDENCE, FloatArray, IntArray, context_at
 
 PER_DECADE = 13
 EVEN = 64
+RULES = 4_096  # changes of rule that a record holds before they are valued
 
 
 def checkpoints(horizon: int) -> IntArray:
@@ -22,9 +23,9 @@ def checkpoints(horizon: int) -> IntArray:
     return np.unique(rounds.clip(1, horizon))  # in this order: a round that came twice would be waited for in vain
 
 
-def record(arms: Arms, horizon: int, features: int = 0) -> Record:
-    """An empty record for the loop to fill."""
-    at = checkpoints(horizon)
+def record(arms: Arms, horizon: int, features: int = 0, at: IntArray | None = None) -> Record:
+    """An empty record for the loop to fill, kept at `checkpoints(horizon)` or at rounds of your own."""
+    at = checkpoints(horizon) if at is None else np.asarray(at, dtype=np.int64)
     width = len(FIELDS) + len(arms)
     return Record(
         totals=np.zeros(width),
@@ -33,6 +34,7 @@ def record(arms: Arms, horizon: int, features: int = 0) -> Record:
         at=np.zeros(2, dtype=np.int64),
         row=np.zeros(context_at(arms.exits) + features),
         seen=np.concatenate([np.zeros(CONFIDENCE), np.full(arms.exits, np.nan), np.full(arms.exits, -1.0)]),
+        rules=np.zeros((RULES + 1, arms.exits + 2)),
     )
 
 

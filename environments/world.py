@@ -11,6 +11,7 @@ from offramp.bandits.loop import World as Arrays
 from offramp.bandits.rows import FloatArray, IntArray
 from offramp.environments.cache import CacheError, ConfidenceCache
 from offramp.environments.regret import gaps
+from offramp.environments.routing import experts_of, routings
 
 CLOUD_RETURNS = ("final", "all")
 FALLBACK = ("none", "most_confident")
@@ -66,7 +67,7 @@ class World:
             raise ValueError("the table of arms sends the input, but raw_input_allowed is False")
         if self.fallback not in FALLBACK:
             raise ValueError(f"fallback is {self.fallback!r}, allowed are {FALLBACK}")
-        allowed = (*self.cache.experts, "oracle") + (() if self.cache.router is None else ("predicted",))
+        allowed = routings(self.cache)
         if self.routing is not None and self.routing not in allowed:
             raise ValueError(f"routing is {self.routing!r}, allowed with this cache are {allowed}")
 
@@ -97,7 +98,7 @@ class World:
         """
         profile = self.profile
         at = np.array([self.cache.condition(name) for name in conditions])
-        expert = self.experts(at)
+        expert = experts_of(self.cache, self.routing)[at]
         samples = np.arange(len(self.cache.label))
         confidence = self.cache.confidence[at[:, None], expert, samples]
         quotes = self.quotes(links)
@@ -113,20 +114,6 @@ class World:
             work=np.stack([profile.edge_macs(self.evaluate), np.array(profile.payload_bytes, dtype=np.float64)]),
             options=options,
         )
-
-    def experts(self, conditions: IntArray) -> IntArray:
-        """Index of the expert that each sample is given to, (len(conditions), N)."""
-        cache = self.cache
-        shape = (len(conditions), len(cache.label))
-        if self.routing == "predicted":
-            assert cache.router is not None
-            return np.asarray(cache.router[conditions].argmax(axis=2))
-        if self.routing == "oracle":
-            families = [cache.conditions[s].family for s in conditions]
-            chosen = [cache.experts.index(f) if f in cache.experts else 0 for f in families]
-        else:
-            chosen = [0 if self.routing is None else cache.experts.index(self.routing)] * len(conditions)
-        return np.broadcast_to(np.array(chosen)[:, None], shape)
 
     def _context(self, conditions: IntArray, expert: IntArray) -> FloatArray:
         if self.routing not in ("predicted", "oracle") or self.cache.router is None:

@@ -12,6 +12,7 @@ COMMANDS = {
     "corruptions": "show a test image under every corruption at every severity",
     "calibration": "study: can an exit be believed, and what does that change for offloading",
     "expert_branches": "study: experts for distorted images against pristine exits, at equal cost",
+    "joint_policy": "study: every policy, tuned alike, and the joint policy in a fixed suite of worlds",
 }
 USAGE = "usage: offramp COMMAND [key=value ...]      offramp COMMAND --help      offramp COMMAND -m key=a,b ...\n\n"
 

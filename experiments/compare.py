@@ -20,8 +20,10 @@ from rich.table import Table
 from offramp.bandits import Arms, Policy
 from offramp.bandits.policy import needs_oracle
 from offramp.environments import Comparators, ConfidenceCache, Stream, World, blocks, rollout
+from offramp.environments.regret import best_arms
 from offramp.environments.replay import arms_of
 from offramp.environments.trace import checkpoints
+from offramp.experiments.earlier import open_cache, write
 from offramp.experiments.report import write_report
 from offramp.experiments.results import REFERENCE, Played, long_traces, summary, table
 
@@ -33,15 +35,11 @@ def several(config: DictConfig, mark: str, alone: str) -> dict[str, DictConfig]:
     return {alone: config} if mark in config else {str(name): part for name, part in config.items()}
 
 
-def open_cache(name: str, split: str) -> ConfidenceCache:
-    """The split of an embedded cache by name, or of a file by path."""
-    cache = ConfidenceCache.load(name) if name.endswith(".safetensors") else ConfidenceCache.embedded(name)
-    return cache.part(split)
-
-
 def make_world(config: DictConfig, cache: ConfidenceCache) -> World:
     """The world of one configuration over a cache."""
     arms = Arms.grid(exits=len(cache.exits), thresholds=config.thresholds, raw_input_allowed=config.raw_input_allowed)
+    if config.get("cascades") is not None:
+        arms = arms.joined(Arms.cascades(exits=len(cache.exits), **config.cascades))
     return World(
         cache=cache.calibrated(config.calibration),
         prices=instantiate(config.prices),
@@ -65,6 +63,7 @@ def play(
 ) -> Played:
     """Play every policy with every seed, on threads."""
     arrays = {flag: world.arrays(stream.conditions, stream.links, oracle=flag) for flag in (False, True)}
+    lateness = instantiate(cfg.lateness)
     refused = {p: why for p, policy in policies.items() if (why := arms_of(policy, world.arms)) is not None}
     playing = {p: policy for p, policy in policies.items() if p not in refused}
     if not playing:
@@ -74,7 +73,7 @@ def play(
 
     def one(policy: Policy, seed: int) -> Any:
         facts = arrays[needs_oracle(policy)]
-        trace, _ = rollout(policy, world, stream, horizon=cfg.horizon, seed=seed, arrays=facts)
+        trace, _ = rollout(policy, world, stream, horizon=cfg.horizon, seed=seed, arrays=facts, lateness=lateness)
         bar.advance(task)
         return trace
 
@@ -89,7 +88,7 @@ def play(
         against = [pool.submit(reference, seed) for seed in seeds]
         traces = {p: [job.result() for job in jobs] for p, jobs in running.items()}
         comparators = [job.result() for job in against]
-    best = arrays[False].gap.argmin(axis=2)
+    best = best_arms(arrays[False].gap, world.arms)
     return Played(name, world.arms, stream, seeds, cfg.horizon, traces, refused, comparators, best)
 
 
@@ -168,7 +167,7 @@ def run(cfg: DictConfig, folder: Path) -> Path:
     check(cfg)
     console = Console(width=None if Console().is_terminal else 150)
     started = time.perf_counter()
-    cache = open_cache(cfg.cache, cfg.split)
+    cache = open_cache(cfg.cache).part(cfg.split)
     policies = {name: instantiate(part) for name, part in several(cfg.policy, "_target_", _choice("policy")).items()}
     worlds = {name: make_world(part, cache) for name, part in several(cfg.world, "prices", _choice("world")).items()}
     stream = instantiate(cfg.stream, _convert_="all")
@@ -192,9 +191,9 @@ def run(cfg: DictConfig, folder: Path) -> Path:
         "worlds": {p.name: m for p, m in zip(played, means, strict=True)},
         "refused": {p.name: dict(p.refused) for p in played},
     }
-    (folder / "summary.json").write_text(json.dumps(plain(facts), indent=1, allow_nan=False), encoding="utf-8")
+    write(folder / "summary.json", json.dumps(plain(facts), indent=1, allow_nan=False))
     tables = "\n".join(markdown(p, m) for p, m in zip(played, means, strict=True))
-    (folder / "table.md").write_text(tables, encoding="utf-8")
+    write(folder / "table.md", tables)
     path = folder / "report.html"
     write_report(path, cache, cfg, played, means)
     console.print(f"{time.perf_counter() - started:.1f} s; report: {path.resolve()}", soft_wrap=True)

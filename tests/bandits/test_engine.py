@@ -207,7 +207,7 @@ def test_forgetting_for_ever_leaves_a_working_policy(policy):
         decision = engine.decide(QUOTE)
         engine.update(decision, observed(decision))
         engine.forget(0.3)
-    assert np.isfinite(engine.state()[8 + 3 * int(engine.state()[1]) :]).all()
+    assert np.isfinite(engine.state()[int(engine.state()[7]) :]).all()
 
 
 def test_adaee_learns_nothing_where_its_own_confidence_was_lost():
@@ -216,7 +216,7 @@ def test_adaee_learns_nothing_where_its_own_confidence_was_lost():
         decision = engine.decide(QUOTE)
         lost = Observation(confidence=[NAN, NAN, 0.9], answered_at=3, offloaded=True)
         engine.update(decision, lost)
-    assert np.isfinite(engine.state()[8 + 3 * int(engine.state()[1]) :]).all()
+    assert np.isfinite(engine.state()[int(engine.state()[7]) :]).all()
 
 
 def test_streams_draw_their_own_randomness():

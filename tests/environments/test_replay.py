@@ -137,7 +137,7 @@ def test_a_rule_outside_the_table_has_no_regret(small):
     truth, classes = arrays.confidence[0, 0], arrays.prediction[0, 0]
     reveal(truth, classes, row, arrays.options, seen)
     totals = np.zeros(len(FIELDS) + len(small.arms))
-    score(truth, classes, int(arrays.label[0]), arrays.gap[0, 0], arrays.work, row, seen, totals)
+    score(truth, classes, int(arrays.label[0]), arrays.gap[0, 0], arrays.work, row, seen, totals, np.zeros((0, 1)), 0)
     assert np.isnan(totals[FIELDS.index("regret")])
     assert totals[FIELDS.index("reward")] != 0.0
     assert totals[len(FIELDS) :].sum() == 0.0

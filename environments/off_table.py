@@ -1,0 +1,119 @@
+"""What rules outside the table of arms are worth: their population means, added to the regret of a record."""
+
+import math
+
+import numpy as np
+
+from offramp.bandits.arms import Arms
+from offramp.bandits.kernel import compiled
+from offramp.bandits.loop import FIELDS, REGRET, Record, World
+from offramp.bandits.reveal import FALLBACK, fall_back, reveal_answer, reward
+from offramp.bandits.rows import ARM, CONFIDENCE, CUT, FloatArray, IntArray, thresholds_at
+from offramp.environments.regret import best_arms
+
+
+@compiled
+def worth(truth: FloatArray, row: FloatArray, options: IntArray, seen: FloatArray) -> float:
+    """Mean reward of the rule in a decision row over all samples of a condition, (N, L); audits are not part of it."""
+    total = 0.0
+    for n in range(truth.shape[0]):
+        reveal_answer(truth[n], truth[n], row, options, seen)
+        if options[FALLBACK] == 1:
+            fall_back(truth[n], row, options, seen)
+        total += reward(row, seen)
+    return total / truth.shape[0]  # type: ignore[no-any-return]
+
+
+class OffTable:
+    """Adds the regret of rules outside the table of arms to a record, while a run goes on.
+
+    A rule's gap is the expected reward of the best arm of the table under the same (condition, price), see
+    `offramp.environments.regret.gaps`, minus its own: a rule of a richer class may be better than every arm, and its
+    regret negative.  A policy that plays arms of the table as well gets no regret (nan).
+
+    Parameters
+    ----------
+    world, arms
+        The world's arrays and the table of arms.
+
+    """
+
+    def __init__(self, world: World, arms: Arms) -> None:
+        self._world = world
+        self._arms = arms
+        self._yardstick = best_arms(world.gap, arms)
+        self._best: dict[tuple[int, int], float] = {}
+        self._gap: dict[tuple[int, int, bytes], float] = {}
+        self._last: FloatArray | None = None
+        self._total = 0.0
+        self._kept = 0
+
+    def gap(self, condition: int, price: int, rule: FloatArray) -> float:
+        """Gap of one rule, (cut, thresholds)."""
+        key = condition, price, rule.tobytes()
+        if key not in self._gap:
+            self._gap[key] = self._best_of(condition, price) - self._worth(condition, price, rule)
+        return self._gap[key]
+
+    def add(self, record: Record, condition: IntArray, price: IntArray) -> None:
+        """Value the rounds that a record has just noted, and make room for more.
+
+        Parameters
+        ----------
+        record
+            The record; the gaps go into the regret at the checkpoints that it has kept since the last call.
+        condition, price
+            Of the rounds since the last call, (n,).
+
+        """
+        noted = int(record.rules[0, 0])
+        rules = record.rules[1 : noted + 1].copy()
+        record.rules[0, 0] = 0.0
+        end = int(record.at[0])
+        start = end - len(condition)
+        if self._last is not None:
+            rules = np.concatenate([[np.concatenate([[start], self._last])], rules])
+        if len(rules):
+            # Arms of the table in between would be taken for the last rule: better no regret than a wrong one.
+            gaps = np.full(len(condition), math.nan if record.totals[len(FIELDS) :].any() else 0.0)
+            for (first, *_), after, rule in zip(rules, [*rules[1:, 0], end], rules[:, 1:], strict=True):
+                span = slice(int(first) - start, int(after) - start)
+                gaps[span] += self._over(condition[span], price[span], rule)
+            self._last = rules[-1, 1:]
+            sums = np.cumsum(np.concatenate([[self._total], gaps]))[1:]  # one by one, however often it is called
+            while self._kept < record.at[1]:
+                at = int(record.checkpoints[self._kept]) - start - 1
+                record.kept[self._kept, REGRET] += sums[at] if at >= 0 else self._total
+                self._kept += 1
+            self._total = float(sums[-1]) if len(sums) else self._total
+        self._kept = int(record.at[1])
+
+    def _over(self, condition: IntArray, price: IntArray, rule: FloatArray) -> FloatArray:
+        if len(condition) == 0:
+            return np.zeros(0)
+        code = condition * len(self._world.quotes) + price
+        codes, back = np.unique(code, return_inverse=True)
+        gaps = [self.gap(*divmod(int(c), len(self._world.quotes)), rule) for c in codes]
+        return np.array(gaps)[back]
+
+    def _best_of(self, condition: int, price: int) -> float:
+        key = condition, price
+        if key not in self._best:
+            arm = self._arms[int(self._yardstick[condition, price])]
+            rule = np.full(self._arms.exits + 1, np.inf)
+            rule[0] = arm.cut
+            rule[1 : len(arm.early) + 1] = arm.early
+            if arm.cut > 0:
+                rule[arm.cut] = arm.threshold
+            self._best[key] = self._worth(condition, price, rule)
+        return self._best[key]
+
+    def _worth(self, condition: int, price: int, rule: FloatArray) -> float:
+        world = self._world
+        exits = self._arms.exits
+        row = world.quotes[price].copy()
+        row[ARM], row[CUT] = -1.0, rule[0]
+        row[thresholds_at(exits) : thresholds_at(exits) + exits] = rule[1:]
+        seen = np.concatenate([np.zeros(CONFIDENCE), np.full(exits, np.nan), np.full(exits, -1.0)])
+        mean = float(worth(world.confidence[condition], row, world.options, seen))
+        return mean if not math.isnan(mean) else -math.inf  # an offload that is not offered, where mu is 0
