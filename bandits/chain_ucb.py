@@ -39,11 +39,12 @@ from offramp.bandits.rows import (
 from offramp.bandits.state import ARMS, EXITS, FREE, HEADER, T, choose, pack, uniform
 from offramp.bandits.two_window import TwoWindow
 
-PARAMETERS = CHAIN + 12
+PARAMETERS = CHAIN + 13
 (
     GROWTH,
     KEEP,
     CHANCE,
+    SPEND,
     EVERY,
     SINCE,
     PLANNED,
@@ -116,10 +117,15 @@ def select(state: FloatArray, row: FloatArray) -> None:
     for j in range(exits):
         row[rule + j] = state[kept + j]
     if state[free + CHANCE] > 0.0:
-        drawn = uniform(state) < state[free + CHANCE]
-        if row[CUT] > 0.0 and row[CUT] < exits and row[COSTS + exits + 1 + whole(row[CUT])] < math.inf:
-            row[AUDIT] = 1.0 if drawn else 0.0
-            row[P_REVEAL] = state[free + CHANCE]
+        drawn = uniform(state)
+        price = row[COSTS + exits + 1 + whole(row[CUT])]
+        if row[CUT] > 0.0 and row[CUT] < exits and price < math.inf:
+            price *= row[MU]
+            chance = state[free + CHANCE]
+            if chance * price > state[free + SPEND]:
+                chance = state[free + SPEND] / price
+            row[AUDIT] = 1.0 if drawn < chance else 0.0
+            row[P_REVEAL] = chance
 
 
 @kernel
@@ -163,17 +169,16 @@ class ChainUCB:
     r"""A joint policy over the cut and the thresholds of all exits up to it, by optimistic backward induction.
 
     The exits are a chain.  With b the bin of :math:`C_j` at exit j, it learns the mean confidence :math:`c_j(b)` there,
-    how often bin b leads to bin b' at exit j + 1, and the mean :math:`m_j(b)` of the last exit's confidence over the
-    requests that were seen no deeper than j and then revealed it (to the cloud, to an audit, or by going on to the last
-    exit).  For each cut i, prices being known,
+    how often bin b leads to bin b' at exit j + 1, and the mean :math:`m_j(b)` of the last exit's confidence, where the
+    cloud (or an audit, or the last exit itself) revealed it; a request that a later exit k answered counts as
+    :math:`m_k` of its bin there, as 1 where that is unknown.  For each cut i, prices being known,
 
     .. math:: V_i(b) &= \max\{c_i(b), u_i(b) - \mu o_i\}, \\
               V_j(b) &= \max\{c_j(b), \textstyle\sum_{b'} p_j(b' \mid b) V_{j+1}(b') - \mu(\gamma_{j+1} - \gamma_j)\},
 
-    where :math:`u_j(b) = \min\{1, m_j(b) + \kappa \sqrt{2 v_j(b) \ln t / n_j(b)},
-    \sum_{b'} p_j(b' \mid b) u_{j+1}(b')\}` is optimistic about nothing but what has not been seen, in units of its
-    measured variance.  The cut with the largest :math:`\sum_b p_1(b) V_1(b) - \mu\gamma_1` is played, with a threshold
-    at each exit: the maxima are taken over thresholds, not bin by bin.
+    where :math:`u_j(b) = \min\{1, m_j(b) + \kappa \sqrt{2 v_j(b) \ln t / n_j(b)}\}` is optimistic about nothing but
+    what has not been seen, in units of its measured variance.  The cut with the largest :math:`\sum_b p_1(b) V_1(b) -
+    \mu\gamma_1` is played, with a threshold at each exit: the maxima are taken over thresholds, not bin by bin.
 
     Parameters
     ----------
@@ -187,8 +192,10 @@ class ChainUCB:
         Standard errors between two windows that ring: one pair on :math:`C_1`, which every request shows, and one on
         what the cloud's answers differ by from what was expected of them, > 0.
     audit
-        Probability of offloading an early answer's sample as well, in [0, 1].  Each audit pays the offload, and what
-        the edge computes up to the cut; where no offload is offered there is none.
+        Largest probability of offloading an early answer's sample as well, in [0, 1].  Each audit pays the offload, and
+        what the edge computes up to the cut; where no offload is offered there is none.
+    audit_spend
+        Largest price of an offload times the probability of its audit, in reward a request, >= 0.
     on_the_way
         May exits before the cut answer?  If not, the rule is one (cut, threshold).
     bins
@@ -207,7 +214,7 @@ class ChainUCB:
     ...     at = next((j + 1 for j, c in enumerate(seen) if c >= decision.thresholds[j]), 0)
     ...     shown = seen[:at] + [float("nan")] * (3 - at) if at else seen + [float("nan")] * (2 - len(seen)) + [0.98]
     ...     _ = engine.update(decision, Observation(confidence=shown, answered_at=at or 3, offloaded=at == 0))
-    >>> decision.cut, bool(decision.thresholds[0] <= 0.95)
+    >>> at, bool(decision.thresholds[0] <= 0.95)
     (1, True)
 
     Notes
@@ -231,6 +238,7 @@ class ChainUCB:
     keep: float = 0.1
     alarm: float = 4.0
     audit: float = 0.0
+    audit_spend: float = 1.0
     on_the_way: bool = True
     bins: int = 20
     plan_every: int = 8
@@ -240,6 +248,7 @@ class ChainUCB:
     def __post_init__(self) -> None:
         positive("width", self.width)
         positive("alarm", self.alarm, zero=False)
+        positive("audit_spend", self.audit_spend)
         for name, value, allowed, fits in (
             ("memory", self.memory, "a finite number >= 1", 1.0 <= self.memory < math.inf),
             ("keep", self.keep, "a number in (0, 1]", 0.0 < self.keep <= 1.0),
@@ -284,7 +293,17 @@ class ChainUCB:
             draws=1 if self.audit > 0.0 else 0,
             parameters=(
                 *(self.bins, self.width, HOPEFUL, float(self.on_the_way), 0.0, 0.0, 0.0),
-                *(math.exp(1.0 / self.memory), self.keep, self.audit, self.plan_every, STALE, 0.0, 0.0, 0.0),
+                *(
+                    math.exp(1.0 / self.memory),
+                    self.keep,
+                    self.audit,
+                    self.audit_spend,
+                    self.plan_every,
+                    STALE,
+                    0.0,
+                    0.0,
+                    0.0,
+                ),
                 *(first + chain, rules, rules + arms.exits, rules + arms.exits + len(windows[0])),
             ),
             extra=chain + quote + arms.exits + len(windows[0]) + len(windows[1]),

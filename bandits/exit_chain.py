@@ -7,20 +7,20 @@ EDGES                 B            lower edges of the bins 1..B-1, then +inf
 OPEN                  M            1 = this exit may answer on the way to a deeper cut
 SIGHTS                B            weight of the requests by the bin of exit 1
 SEEN, OWN             M x B        weight and mean of the exit's own confidence
-KNOWN, CLOUD, SPREAD  M x B        weight, mean and variance of the last exit's confidence, where it was revealed and
-                                   this was the deepest side exit seen
+KNOWN, CLOUD, SPREAD  M x B        weight, mean and variance of the last exit's confidence: as revealed, or as expected
+                                   where a later exit answered
 PASSED                M x B        weight of the requests of which the next exit was seen as well
 MOVES                 M x B x B    the same by the bin at the next exit (rows) and at this one (columns)
 HOPE                  M x B        scratch: an upper confidence bound on how sure the cloud is
 VALUE, ON             B, B         scratch: value of a bin, and of going on from it
-RULE                  L            scratch: thresholds of the cut that is being valued
+RULE                  L            scratch: thresholds of the cut that is being valued; cells of a request
 ====================  ===========  ==================================================================
 
 with M = L - 1 exits before the last.  Given the bin at an exit, what comes next does not depend on whether the request
 was to stop there: so selection by earlier answers, offloads and audits does not bias a cell (up to how the confidence
 is spread within a bin, and to what earlier exits tell beyond this one).  Selection by later exits would: of requests
-that went on, the cloud sees those that no later exit was sure of.  So its answer is counted where the request was last
-seen; earlier cells reach it through the moves.
+that went on, the cloud sees those that no later exit was sure of.  The others count as what the cloud is expected to
+say from the exit that answered, 1 where nothing is known.
 """
 
 import math
@@ -159,11 +159,13 @@ def learn_request(state: FloatArray, confidence: FloatArray) -> None:
     bins, m, weight = whole(state[free + BINS]), whole(state[EXITS]) - 1, state[free + WEIGHT]
     seen, own, known = field(state, SEEN), field(state, OWN), field(state, KNOWN)
     cloud, spread, passed = field(state, CLOUD), field(state, SPREAD), field(state, PASSED)
-    before, deepest = -1, -1
+    before, deepest, cells = -1, -1, field(state, RULE)
     for j in range(m):
+        state[cells + j] = -1.0
         if confidence[j] >= 0.0:
             b = bin_of(state, confidence[j])
             cell = j * bins + b
+            state[cells + j] = cell
             state[seen + cell] += weight
             state[own + cell] += weight / state[seen + cell] * (confidence[j] - state[own + cell])
             if j == 0:
@@ -171,23 +173,29 @@ def learn_request(state: FloatArray, confidence: FloatArray) -> None:
             elif before >= 0:
                 state[passed + (j - 1) * bins + before] += weight
                 state[moves(state, j - 1) + b * bins + before] += weight
-            before, deepest = b, cell
+            before, deepest = b, j
         else:
             before = -1
-    last = confidence[m]
-    if last >= 0.0 and deepest >= 0:
-        cell = whole(deepest)
-        first = state[known + cell] == 0.0
-        state[known + cell] += weight
-        share = weight / state[known + cell]
-        gap = last - state[cloud + cell]
-        state[cloud + cell] += share * gap
-        # A first sight says nothing about the variance; what lay in the cell before is forgotten with it.
-        state[spread + cell] = (
-            0.0 if first else state[spread + cell] + share * (gap * (last - state[cloud + cell]) - state[spread + cell])
-        )
-        if not first:
-            state[free + SCATTER] += SLOW * (min(gap * gap, 0.25) - state[free + SCATTER])
+    if deepest < 0:
+        return
+    last, shown = confidence[m], deepest + 1
+    if not last >= 0.0:  # answered there: for the exits before, the cloud would have said what it says from there
+        at, shown = whole(state[cells + deepest]), deepest
+        last = state[cloud + at] if state[known + at] > 0.0 else 1.0
+    elif state[known + whole(state[cells + deepest])] > 0.0:
+        gap = last - state[cloud + whole(state[cells + deepest])]
+        state[free + SCATTER] += SLOW * (min(gap * gap, 0.25) - state[free + SCATTER])
+    for j in range(shown):
+        if state[cells + j] >= 0.0:
+            cell = whole(state[cells + j])
+            first = state[known + cell] == 0.0
+            state[known + cell] += weight
+            share = weight / state[known + cell]
+            gap = last - state[cloud + cell]
+            state[cloud + cell] += share * gap
+            # A first sight says nothing about the variance; what lay in the cell before is forgotten with it.
+            rest = gap * (last - state[cloud + cell]) - state[spread + cell]
+            state[spread + cell] = 0.0 if first else state[spread + cell] + share * rest
 
 
 @kernel
@@ -238,11 +246,7 @@ def go_on(state: FloatArray, exit_index: int, step: float) -> None:
 
 @kernel
 def hope(state: FloatArray) -> float:
-    """Write the upper bounds on the cloud's answers from each cell; returns the weight of all requests seen.
-
-    Each is the lower of two: one from what the cloud answered to requests last seen there, one through where the others
-    went on to.
-    """
+    """Write the upper bounds on the cloud's answers from each cell; returns the weight of all requests seen."""
     free = whole(state[FREE])
     bins, m, weight = whole(state[free + BINS]), whole(state[EXITS]) - 1, state[free + WEIGHT]
     cells = m * bins
@@ -266,14 +270,6 @@ def hope(state: FloatArray) -> float:
         safe = n if n > 0.0 else 1.0
         bound = cloud[k] + width * math.sqrt((safe * spread[k] + prior) / ((safe + SHRUNK) * safe))
         upper[k] = bound if n > 0.0 and bound < 1.0 else 1.0
-    start, value, on = field(state, HOPE), field(state, VALUE), field(state, ON)
-    for i in range(m - 1):
-        j = whole(m - 2 - i)
-        for b in range(bins):
-            state[value + b] = state[start + (j + 1) * bins + b]
-        go_on(state, j, 0.0)
-        for b in range(bins):
-            state[start + j * bins + b] = min(state[start + j * bins + b], state[on + b])
     return total
 
 

@@ -14,7 +14,7 @@ from offramp.experiments.joint_policy.spaces import (
     played_as_it_is,
     side_exits,
 )
-from offramp.experiments.joint_policy.sums import JOINT
+from offramp.experiments.joint_policy.sums import AT_THE_CUT, JOINT
 
 GRID = OneOf(("six", "all", "ten", "three"))
 FEW = OneOf(("six", "three"))  # for policies whose work grows steeply with the number of arms
@@ -92,7 +92,7 @@ CHAIN: Space = {
 
 CONTENDERS: dict[str, Contender] = {
     JOINT: plain("joint policy (ChainUCB)", "joint", "chain_ucb:ChainUCB", CHAIN),
-    "joint_at_the_cut": plain(
+    AT_THE_CUT: plain(
         "joint policy, answers at the cut alone", "joint", "chain_ucb:ChainUCB", CHAIN, on_the_way=False
     ),
     # As published: the price is learnt through the reward, where the paper has one.

@@ -7,7 +7,7 @@ import numpy as np
 
 from offramp.experiments.joint_policy.statistics import dominates, paired
 
-JOINT = "joint"
+JOINT, AT_THE_CUT = "joint", "joint_at_the_cut"
 LEARNING = ("joint", "published", "aware", "unaware")
 Found = dict[str, Any]
 

@@ -91,10 +91,7 @@ def bounds(state, policy, exits):
     log = 2.0 * np.log(max(state[at : at + policy.bins].sum(), 2.0))
     with np.errstate(divide="ignore", invalid="ignore"):
         pooled = (n * variance + chain.SHRUNK * chain.SMALL) / (n + chain.SHRUNK)
-        upper = np.where(n > 0.0, np.minimum(1.0, mean + policy.width * np.sqrt(log * pooled / n)), 1.0)
-    for j in range(exits - 3, -1, -1):
-        upper[j] = np.minimum(upper[j], led_to(state, policy, exits, j, upper[j + 1]))
-    return upper
+        return np.where(n > 0.0, np.minimum(1.0, mean + policy.width * np.sqrt(log * pooled / n)), 1.0)
 
 
 def led_to(state, policy, exits, j, value):
@@ -235,6 +232,11 @@ def world(confidence, prices, arms=None, **rules):
     return World(cache=cache, prices=prices, arms=arms or Arms.grid(exits=exits), **rules)
 
 
+def error(values, n):
+    """Standard error of the mean of n of them; 1 where there is none."""
+    return values.std() / math.sqrt(n) if n > 0.0 else 1.0
+
+
 @pytest.mark.parametrize(("returns", "audit"), [("final", 0.0), ("final", 0.1), ("all", 0.0), ("all", 0.1)])
 def test_no_cell_is_biased_by_what_the_policy_selects(markov, returns, audit):
     confidence, bins = markov
@@ -253,25 +255,22 @@ def test_no_cell_is_biased_by_what_the_policy_selects(markov, returns, audit):
     for j in range(EXITS - 1):
         for b in range(BINS):
             there = bins[j] == b
-            for count, found, facts in ((seen, mine, confidence[there, j]), (n, mean, confidence[there, -1])):
-                if count[j, b] >= 30.0:
-                    compared += 1
-                    assert abs(found[j, b] - facts.mean()) < 4.5 * facts.std() / math.sqrt(count[j, b]), (j, b)
+            assert abs(mine[j, b] - confidence[there, j].mean()) < 4.5 * error(confidence[there, j], seen[j, b]), (j, b)
+            # Without audits, what a sure exit was never sent for is known from few requests, or hoped to be 1.
+            sure = 0.0 if audit > 0.0 or j + 2 == EXITS else 0.1
+            if n[j, b] >= 30.0:
+                compared += 1
+                off = abs(mean[j, b] - confidence[there, -1].mean())
+                assert off < 4.5 * error(confidence[there, -1], n[j, b]) + sure, (j, b)
             if j + 2 < EXITS and passed[j, b] >= 100.0:
                 p = np.bincount(bins[j + 1][there], minlength=BINS) / there.sum()
                 slack = 4.5 * np.sqrt(p * (1.0 - p) / passed[j, b]) + 1.0 / passed[j, b]
                 assert (np.abs(table[j, b] / passed[j, b] - p) < slack).all(), (j, b)
-    assert compared >= 15
-    if audit > 0.0:  # then there are some of all kinds
-        # So is what an offload from exit 1 is said to be worth, although none was made: those that went deeper and came
-        # to the cloud are what no later exit was sure of, and would say too little of it.
-        chain.hope(state)
-        truth = np.array([confidence[bins[0] == b, -1].mean() for b in range(BINS)])
-        assert field(state, chain.HOPE, EXITS)[0] == pytest.approx(truth, abs=0.03)
+    assert compared >= 5
 
 
 def test_a_first_request_by_hand():
-    """Exits 1 and 2 at 0.5 and 0.9, sent from there: each cell, and the cloud's answer where it was last seen."""
+    """Exits 1 and 2 at 0.5 and 0.9, sent from there, twice; and one that exit 2 answers."""
     state = ChainUCB(bins=2, memory=1e12).initial(GRID, 0)
     row = Quote(**PRICES, mu=1.0).row.copy()
     row[CUT] = 2.0
@@ -280,14 +279,22 @@ def test_a_first_request_by_hand():
     assert chain.edges(2)[0] == pytest.approx(1.0 - 0.5**1.5)  # 0.646
     assert field(state, chain.SEEN, 3) == pytest.approx(np.array([[1.0, 0.0], [0.0, 1.0]]))
     assert field(state, chain.OWN, 3)[[0, 1], [0, 1]].tolist() == [0.5, 0.9]
-    assert field(state, chain.KNOWN, 3) == pytest.approx(np.array([[0.0, 0.0], [0.0, 1.0]]))
-    assert field(state, chain.CLOUD, 3)[1, 1] == 0.7
+    assert field(state, chain.KNOWN, 3) == pytest.approx(np.array([[1.0, 0.0], [0.0, 1.0]]))
+    assert field(state, chain.CLOUD, 3)[[0, 1], [0, 1]].tolist() == [0.7, 0.7]
     assert field(state, chain.PASSED, 3) == pytest.approx(np.array([[1.0, 0.0], [0.0, 0.0]]))
     assert moves(state, 3)[0] == pytest.approx(np.array([[0.0, 1.0], [0.0, 0.0]]))
     seen[CONFIDENCE + 2] = 0.3
     KERNELS.update(state, row, seen)
     assert field(state, chain.CLOUD, 3)[1, 1] == pytest.approx(0.5)
     assert field(state, chain.SPREAD, 3)[1, 1] == pytest.approx(0.5 * 0.4 * 0.2)  # half of gap times what is left of it
+    for sure, expected in ((0.95, 0.5), (0.6, 1.0)):  # what the cloud said from there; what nobody knows
+        before = field(state, chain.KNOWN, 3), field(state, chain.CLOUD, 3)
+        row[thresholds_at(3) + 1] = 0.6
+        KERNELS.update(state, row, Observation(confidence=[0.9, sure, NAN], answered_at=2, offloaded=False).row)
+        n, mean = field(state, chain.KNOWN, 3), field(state, chain.CLOUD, 3)
+        assert n - before[0] == pytest.approx(np.array([[0.0, 1.0], [0.0, 0.0]]))
+        assert mean[0, 1] == pytest.approx((before[0][0, 1] * before[1][0, 1] + expected) / n[0, 1])
+        assert np.array_equal(mean[1], before[1][1])
 
 
 @pytest.mark.parametrize("bins", [2, 3, 20, 50])
@@ -401,8 +408,11 @@ def test_deeper_confidences_from_the_cloud_are_what_it_is_surprised_by():
     state, _ = fed(requests(200, 0.8, 0.9), cut=1)
     at = int(own(state, RESIDUALS))
     assert state[at + HELD] > 150.0
-    assert field(state, chain.KNOWN, 3)[0].sum() == 0.0
-    assert field(state, chain.KNOWN, 3)[1].sum() == pytest.approx(200.0)
+    assert field(state, chain.KNOWN, 3).sum(axis=1) == pytest.approx([200.0, 200.0])
+    state[chain.field(state, chain.CLOUD) :][: 2 * 20] = 0.5
+    at = chain.field(state, chain.CLOUD) + 20 + chain.bin_of(state, 0.8)
+    state[at] = 0.25
+    assert chain.surprise(state, np.array([0.9, 0.8, 0.75])) == pytest.approx(0.5)
 
 
 # The life of an engine.
@@ -487,6 +497,17 @@ def test_audits_come_as_often_as_they_say_and_only_where_there_is_an_offload():
         assert decision.threshold == -INF
 
 
+def test_audits_become_rarer_where_they_are_dear():
+    policy = ChainUCB(audit=0.5, audit_spend=0.01, on_the_way=False)
+    state = policy.initial(Arms.grid(exits=3, thresholds=(0.5,)).without(cuts=[2, 3]), 0)
+    for price, chance in ((0.0, 0.5), (0.02, 0.5), (0.1, 0.1), (1.0, 0.01), (INF, 0.0)):
+        state[CURSOR] = 0.0
+        row = Quote(edge_cost=[0, 0.1, 0.2, 0.3], offload_cost=[0, price / 2.0, 0, 0], mu=2.0).row.copy()
+        KERNELS.select(state, row)
+        assert row[P_REVEAL] == pytest.approx(chance)
+        assert row[AUDIT] == (chance > 0.0)  # the uniforms are 0 here
+
+
 def test_a_row_that_is_used_again_carries_no_old_audit():
     policy = ChainUCB(audit=1.0, on_the_way=False)
     row = Quote(edge_cost=[0, 0.01, 1.5, 3], offload_cost=[1, 0.05, 0.05, 0], mu=1.0).row.copy()
@@ -530,6 +551,7 @@ def test_one_exit_leaves_nothing_to_choose():
         ({"keep": 0.0}, "keep is 0.0"),
         ({"alarm": 0.0}, "alarm is 0.0"),
         ({"audit": 1.1}, "audit is 1.1"),
+        ({"audit_spend": -1.0}, "audit_spend is -1"),
         ({"bins": 1}, "bins is 1"),
         ({"bins": 2.5}, "bins is 2.5"),
         ({"plan_every": 0}, "plan_every is 0"),
