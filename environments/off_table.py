@@ -47,6 +47,8 @@ class OffTable:
         self._last: FloatArray | None = None
         self._total = 0.0
         self._kept = 0
+        self._played = np.zeros(arms.exits + 1)
+        self.cuts: list[FloatArray] = []  # (L + 1,) at each checkpoint: rounds of such rules by their cut
 
     def gap(self, condition: int, price: int, rule: FloatArray) -> float:
         """Gap of one rule, (cut, thresholds)."""
@@ -81,12 +83,22 @@ class OffTable:
                 gaps[span] += self._over(condition[span], price[span], rule)
             self._last = rules[-1, 1:]
             sums = np.cumsum(np.concatenate([[self._total], gaps]))[1:]  # one by one, however often it is called
-            while self._kept < record.at[1]:
-                at = int(record.checkpoints[self._kept]) - start - 1
-                record.kept[self._kept, REGRET] += sums[at] if at >= 0 else self._total
-                self._kept += 1
+            bounds, at_cut = [*rules[:, 0], end], rules[:, 1].astype(np.int64)
+            for k in range(self._kept, int(record.at[1])):
+                at = int(record.checkpoints[k])
+                record.kept[k, REGRET] += sums[at - start - 1] if at > start else self._total
+                self.cuts.append(self._played + self._by_cut(np.clip(bounds, None, at), at_cut))
             self._total = float(sums[-1]) if len(sums) else self._total
+            self._played += self._by_cut(np.array(bounds), at_cut)
+        self.cuts += [self._played] * (int(record.at[1]) - len(self.cuts))
         self._kept = int(record.at[1])
+
+    def _by_cut(self, bounds: FloatArray, cuts: IntArray) -> FloatArray:
+        """Rounds by cut, of rules that are played from each bound to the next."""
+        counted: FloatArray = np.bincount(cuts, np.diff(bounds).astype(np.float64), self._arms.exits + 1).astype(
+            np.float64
+        )
+        return counted
 
     def _over(self, condition: IntArray, price: IntArray, rule: FloatArray) -> FloatArray:
         if len(condition) == 0:

@@ -80,7 +80,7 @@ def rollout(
             done += played
             if done < len(block.sample) and dry(state):
                 refill(state, rng)
-    return Trace.of(kept, seconds), learnt(state) if delayed else state
+    return Trace.of(kept, rules.cuts, seconds), learnt(state) if delayed else state
 
 
 def replay(
@@ -158,7 +158,7 @@ def replay(
             if kept.at[0] == due(kept.checkpoints, kept.at[1]):
                 keep(kept.totals, kept.kept, kept.at)
         rules.add(kept, block.condition[valued:], block.price[valued:])
-    return Trace.of(kept, time.perf_counter() - start), engine.state(DEFAULT)
+    return Trace.of(kept, rules.cuts, time.perf_counter() - start), engine.state(DEFAULT)
 
 
 def _quote(row: FloatArray) -> Quote:

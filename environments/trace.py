@@ -52,6 +52,8 @@ class Trace:
         multiply-accumulates on the edge and bytes sent.
     arms
         How often each arm was played so far, (R, A).
+    cuts
+        How often rules outside the table of arms were played so far, by their cut, (R, L + 1).
     seconds
         Wall-clock time of the run without compilation, for all rounds.
 
@@ -60,13 +62,14 @@ class Trace:
     rounds: IntArray
     sums: dict[str, FloatArray]
     arms: FloatArray
+    cuts: FloatArray
     seconds: float
 
     @classmethod
-    def of(cls, record: Record, seconds: float) -> "Trace":
-        """The trace of a finished record."""
+    def of(cls, record: Record, cuts: list[FloatArray], seconds: float) -> "Trace":
+        """The trace of a finished record, and what `offramp.environments.off_table` found of other rules."""
         fields = {name: record.kept[:, f].copy() for f, name in enumerate(FIELDS)}
-        return cls(record.checkpoints.copy(), fields, record.kept[:, len(FIELDS) :].copy(), seconds)
+        return cls(record.checkpoints.copy(), fields, record.kept[:, len(FIELDS) :].copy(), np.array(cuts), seconds)
 
     def mean(self, name: str) -> float:
         """Mean per round of one of the sums over the whole run."""

@@ -134,8 +134,10 @@ def choices(played: Played, policy: str) -> Figure:
     even = np.unique(np.round(np.linspace(0, played.horizon, EVEN + 1)[1:]).astype(np.int64).clip(1))
     kept = np.searchsorted(rounds, even)
     counts = np.mean([t.arms[kept] for t in traces], axis=0)
+    beyond = np.diff(np.mean([t.cuts[kept] for t in traces], axis=0), axis=0, prepend=0.0)
     steps = np.diff(counts, axis=0, prepend=0.0)
-    share = steps / steps.sum(axis=1, keepdims=True)
+    total = steps.sum(axis=1, keepdims=True) + beyond.sum(axis=1, keepdims=True)
+    share, beyond = steps / total, beyond / total
     cuts = np.array([arm.cut for arm in played.arms.table])
     levels = np.array([arm.threshold for arm in played.arms.table])
     edges = np.concatenate([[0], even])
@@ -145,7 +147,7 @@ def choices(played: Played, policy: str) -> Figure:
         )
         ramp = plt.get_cmap("viridis")(np.linspace(0.05, 0.95, played.arms.exits + 1))
         used = [c for c in range(played.arms.exits + 1) if (cuts == c).any()]
-        layers = [share[np.r_[0, : len(share)]][:, cuts == c].sum(axis=1) for c in used]
+        layers = [(share[:, cuts == c].sum(axis=1) + beyond[:, c])[np.r_[0, : len(share)]] for c in used]
         top.stackplot(edges, layers, colors=[ramp[c] for c in used], step="pre", labels=[_cut(c, played) for c in used])
         top.set(ylabel="share of rounds by split", ylim=(0, 1))
         top.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False, title="the edge computes up to")
@@ -157,6 +159,11 @@ def choices(played: Played, policy: str) -> Figure:
         )
         middle.set_yticks(np.arange(len(ladder)) + 0.5, [_level(x) for x in ladder], fontsize=8)
         middle.set_ylabel("threshold")
+        if beyond.any():
+            middle.text(
+                0.5, 0.5, "thresholds at several exits, outside the table of arms", ha="center", va="center",
+                transform=middle.transAxes,
+            )  # fmt: skip
         figure.colorbar(mesh, ax=middle, label="share of rounds", aspect=12)
         _draw_strip(low, played)
         return figure

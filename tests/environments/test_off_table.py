@@ -191,7 +191,7 @@ def test_arms_of_the_table_in_between_leave_no_regret(small):
     kept.totals[len(FIELDS)] = 3.0
     kept.kept[0] = kept.totals
     OffTable(arrays, small.arms).add(kept, there, there)
-    assert np.isnan(Trace.of(kept, 0.0).sums["regret"]).all()
+    assert np.isnan(Trace.of(kept, [], 0.0).sums["regret"]).all()
 
 
 def assert_equal(policy, world, stream, horizon, seed, lateness=None):
