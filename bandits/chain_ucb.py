@@ -39,7 +39,7 @@ from offramp.bandits.rows import (
 from offramp.bandits.state import ARMS, EXITS, FREE, HEADER, T, choose, pack, uniform
 from offramp.bandits.two_window import TwoWindow
 
-PARAMETERS = CHAIN + 13
+PARAMETERS = CHAIN + 14
 (
     GROWTH,
     KEEP,
@@ -50,12 +50,14 @@ PARAMETERS = CHAIN + 13
     PLANNED,
     DIRECT,
     DIRECTLY,
+    LOOKS,
     PRICED,
     RULES,
     CONFIDENCES,
     RESIDUALS,
 ) = range(CHAIN, PARAMETERS)
 TABLE = -1.0  # the rules that are played stand in no table of arms
+ENOUGH = 100.0  # requests seen at exit 1 after an alarm, before the input may be sent again
 STALE = 1e300  # rounds since the last plan, of a plan that no longer holds
 
 
@@ -96,6 +98,8 @@ def plan(state: FloatArray, row: FloatArray) -> None:
     highest = -math.inf
     for p in range(arms):
         cut = whole(state[HEADER + arms + p])
+        if cut == 0 and arms > 1 and state[free + LOOKS] > 0.0:
+            continue
         value = value_of_input(state, row, total) if cut == 0 else value_of(state, row, cut, total)
         if value >= highest:
             highest = value
@@ -137,20 +141,31 @@ def update(state: FloatArray, decision: FloatArray, observation: FloatArray) -> 
     state[free + DIRECT] = faded(state[free + DIRECT], age(state, state[free + GROWTH]))
     doubt = math.nan
     if cut == 0 and last >= 0.0:
+        doubt = last - state[free + DIRECTLY] if state[free + DIRECT] > 0.0 else math.nan
         state[free + DIRECT] += state[free + exit_chain.WEIGHT]
         share = state[free + exit_chain.WEIGHT] / state[free + DIRECT]
         state[free + DIRECTLY] += share * (last - state[free + DIRECTLY])
-    if observation[OFFLOADED] == 1.0:
+    elif observation[OFFLOADED] == 1.0:
         doubt = surprise(state, confidence)
     learn_request(state, confidence)
+    state[free + LOOKS] = max(state[free + LOOKS] - (1.0 if confidence[0] >= 0.0 else 0.0), 0.0)
     if doubt >= -1.0 and two_window.push(state, whole(state[free + RESIDUALS]), doubt) == 1.0:
-        scale(state, state[free + KEEP], True)
-        state[free + DIRECT] = faded(state[free + DIRECT], state[free + KEEP])
-        state[free + SINCE] = STALE
+        alarm(state, cut > 0)
     if confidence[0] >= 0.0 and two_window.push(state, whole(state[free + CONFIDENCES]), confidence[0]) == 1.0:
-        scale(state, state[free + KEEP], False)
-        state[free + DIRECT] = faded(state[free + DIRECT], state[free + KEEP])
-        state[free + SINCE] = STALE
+        alarm(state, False)
+
+
+@kernel
+def alarm(state: FloatArray, known_only: bool) -> None:
+    """Forget most of it all, or of what the cloud says alone, and look at exit 1 for a while where the input is sent.
+
+    Who sends the input sees no exit, and would never learn that one has become the better choice.
+    """
+    free = whole(state[FREE])
+    scale(state, state[free + KEEP], known_only)
+    state[free + DIRECT] = 0.0
+    state[free + LOOKS] = ENOUGH
+    state[free + SINCE] = STALE
 
 
 @kernel
@@ -293,17 +308,8 @@ class ChainUCB:
             draws=1 if self.audit > 0.0 else 0,
             parameters=(
                 *(self.bins, self.width, HOPEFUL, float(self.on_the_way), 0.0, 0.0, 0.0),
-                *(
-                    math.exp(1.0 / self.memory),
-                    self.keep,
-                    self.audit,
-                    self.audit_spend,
-                    self.plan_every,
-                    STALE,
-                    0.0,
-                    0.0,
-                    0.0,
-                ),
+                *(math.exp(1.0 / self.memory), self.keep, self.audit, self.audit_spend, self.plan_every),
+                *(STALE, 0.0, 0.0, 0.0, 0.0),
                 *(first + chain, rules, rules + arms.exits, rules + arms.exits + len(windows[0])),
             ),
             extra=chain + quote + arms.exits + len(windows[0]) + len(windows[1]),

@@ -53,8 +53,8 @@ def assert_equal(policy, world, stream, horizon, seed):
 @pytest.mark.parametrize("stream", ["abrupt", "random_walk"])
 @pytest.mark.parametrize("policy", POLICIES)
 def test_replay_equals_rollout(policy, stream, world):
-    for seed in range(3):
-        assert_equal(made("policy", policy), world, made("stream", stream), 2_000, seed)
+    """Long enough for fresh uniforms to be drawn in between; `make check-long` has all streams and more rounds."""
+    assert_equal(made("policy", policy), world, made("stream", stream), 1_200, 0)
 
 
 @pytest.mark.long
