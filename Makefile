@@ -8,10 +8,10 @@ demo: .venv/experiments            ## play the main job on the embedded cache: t
 	$(BIN)/offramp compare world=demo folder=runs/demo
 
 test: .venv/dev lint               ## lint, types, tests, doctests
-	$(BIN)/python -m pytest -q -m "not long"
+	$(BIN)/python -m pytest -q -m "not long" -n 2 --dist worksteal
 
-check-long: .venv/dev              ## replay against rollout: every stream, 20,000 rounds, five seeds
-	$(BIN)/python -m pytest -q -m long tests/environments/test_replay.py
+check-long: .venv/dev              ## replay against rollout: every stream, 20,000 rounds, five seeds; ten million rounds of every policy
+	$(BIN)/python -m pytest -q -m long tests/environments/test_replay.py tests/bandits/test_endurance.py
 
 bench: .venv/dev                   ## ratios against C, river and the plain backbone, measured in one run
 	$(BIN)/python benchmarks/run.py --out runs/bench.json

@@ -22,11 +22,11 @@ from typing import Any
 import numpy as np
 
 from offramp.bandits.arms import Arms
-from offramp.bandits.contract import Decision, Observation, Quote
+from offramp.bandits.contract import ContractError, Decision, Observation, Quote
 from offramp.bandits.engine import DEFAULT, Engine
 from offramp.bandits.policy import Policy, needs_oracle
 from offramp.bandits.reveal import reveal
-from offramp.bandits.rows import prediction_at
+from offramp.bandits.rows import ARM, prediction_at
 from offramp.bandits.state import CURSOR, DRAWS, HEADER, UNIFORMS
 
 ROUNDS = 400
@@ -316,6 +316,64 @@ def streams_are_independent(policy: Policy, arms: Arms) -> None:
     assert np.array_equal(engine.state("third"), before[1]), "one stream changed another"
 
 
+def hidden_confidences_are_refused(policy: Policy, arms: Arms) -> None:
+    """An observation that shows more than its decision can have revealed is an error, and teaches nothing."""
+    engine, toy = Engine(policy, arms=arms, seed=0), _Toy(policy, arms)
+    for t in range(ROUNDS):
+        decision = engine.decide(toy.quote(t))
+        seen = toy.observe(decision, t)
+        if not needs_oracle(policy) and not seen.offloaded and not decision.audit and seen.answered_at < arms.exits:
+            state = engine.state()
+            shown = seen.confidence
+            shown[-1] = 0.5
+            try:
+                engine.update(decision, Observation(confidence=shown, answered_at=seen.answered_at, offloaded=False))
+            except ContractError:
+                assert np.array_equal(engine.state(), state, equal_nan=True), "a refused observation taught something"
+            else:
+                raise AssertionError("a confidence that could not be known was accepted")
+        engine.update(decision, seen)
+
+
+def labels_of_arms_mean_nothing(policy: Policy, arms: Arms) -> None:
+    """Arms under other indices of the engine's table are played alike: an index is a name, not a number.
+
+    A policy around another one is as good as that one, and has no labels of its own.
+    """
+    if hasattr(policy, "policy"):
+        return
+    toy, rng = _Toy(policy, arms), np.random.default_rng(8)
+    state = policy.initial(arms, 0)
+    state[CURSOR] = 0.0
+    state[len(state) - int(state[UNIFORMS]) :] = rng.random(int(state[UNIFORMS]))
+    other = state.copy()
+    own = slice(HEADER, HEADER + int(state[1]))
+    other[own] += 1_000.0
+    for t in range(ROUNDS):
+        rows = []
+        for mine in (state, other):
+            row = toy.quote(t).row.copy()
+            assert policy.kernels.decide(mine, row) == 0, "a decision was refused"
+            seen = toy.observe(Decision(row, 0, DEFAULT), t)
+            assert policy.kernels.learn(mine, row, seen.row) == 0, "an observation was refused"
+            rows.append(row)
+        assert rows[1][ARM] == rows[0][ARM] + 1_000.0, "the label is not the arm's"
+        rows[1][ARM] = rows[0][ARM]
+        assert np.array_equal(rows[0], rows[1]), "another label led to another decision"
+
+
+def arms_may_come_and_go(policy: Policy, arms: Arms) -> None:
+    """Where the table of arms can change, a change to the same table changes nothing; where not, it is refused."""
+    engine, plain = (Engine(policy, arms=arms, seed=7) for _ in range(2))
+    toy = _Toy(policy, arms)
+    assert _play(engine, toy, 0, 100) == _play(plain, toy, 0, 100), "two engines with one seed differ"
+    try:
+        engine.change(arms)
+    except ValueError:
+        assert np.array_equal(engine.state(), plain.state(), equal_nan=True), "a refused change left traces"
+    assert _play(engine, toy, 100, 200) == _play(plain, toy, 100, 200), "a change to the same table changed decisions"
+
+
 CHECKS: tuple[Callable[[Policy, Arms], None], ...] = (
     spec_is_immutable_and_comparable,
     state_is_one_flat_array,
@@ -332,4 +390,7 @@ CHECKS: tuple[Callable[[Policy, Arms], None], ...] = (
     memory_does_not_grow,
     forgetting_keeps_the_state_sound,
     streams_are_independent,
+    hidden_confidences_are_refused,
+    labels_of_arms_mean_nothing,
+    arms_may_come_and_go,
 )

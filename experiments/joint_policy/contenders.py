@@ -124,9 +124,6 @@ CONTENDERS: dict[str, Contender] = {
     "gaussian_thompson": plain(
         "Thompson, Gaussian", "aware", "thompson:GaussianThompson", {"beta": WIDTH, "part": FEW}
     ),
-    "beta_thompson": plain(
-        "Thompson, Beta", "aware", "beta_thompson:BetaThompson", {"part": OneOf(("three",))}
-    ),
     "epsilon_greedy": plain(
         "epsilon-greedy", "aware", "epsilon_greedy:EpsilonGreedy",
         {"epsilon": Log(0.002, 0.5, 0.1), "decay": OneOf((0.0, 10.0, 100.0, 1_000.0)), "part": GRID},
