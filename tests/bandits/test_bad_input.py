@@ -88,6 +88,8 @@ def test_an_audit_of_what_leaves_nothing_to_send():
     decision.row[AUDIT] = 1.0
     told = {"confidence": [0.6, 0.7, 0.9], "answered_at": 3, "offloaded": False, "audited": True}
     refused(engine, decision, "or left nothing to send", **told)
+    decision.row[AUDIT] = 0.0
+    assert engine.update(decision, Observation(**told | {"audited": False}))  # the audit was all that was wrong
 
 
 def test_an_earlier_exit_that_was_sure_enough():

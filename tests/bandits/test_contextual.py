@@ -130,7 +130,7 @@ def test_replay_equals_rollout_with_context(policy, routed):
 )
 def test_contract(policy):
     for check in policy_checks(policy):
-        check()
+        assert check() is None
 
 
 def test_an_experts_index_is_read_as_one_hot_and_never_out_of_bounds():

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 
 from offramp.bandits import Arm, Arms, FinalExit, Fixed, MacsAndBytes, OffloadFirst, Profile, SendInput
-from offramp.bandits.ceebert import CeeBERT
 from offramp.bandits.contract import Quote
 from offramp.bandits.loop import Block
 from offramp.environments import (
@@ -20,7 +19,7 @@ from offramp.environments import (
     blocks,
     rollout,
 )
-from offramp.environments.regret import best_arms, bin_values, gaps, outcomes, realised, values
+from offramp.environments.regret import bin_values, gaps, outcomes, realised, values
 from offramp.environments.trace import EVEN, PER_DECADE, checkpoints
 
 SAMPLES, EXITS = 23, 3
@@ -385,87 +384,3 @@ def test_a_cut_that_can_be_computed_but_not_offloaded(mu):
     reward = realised(w, arms, Block(*np.array([[0, 1], [0, 0], [0, 0]])))
     assert reward[0] == pytest.approx([-math.inf, 0.6 - mu * 0.25, 0.6 - mu * 0.25, -math.inf, 0.9 - mu * 0.5])
     assert reward[1] == pytest.approx([-math.inf, *[0.8 - mu * 0.25] * 3, 0.7 - mu * 0.5])
-
-
-VECTORS = (
-    Arm(2, 0.9, (0.5,)),
-    Arm(2, 0.5, (-math.inf,)),
-    Arm(2, math.inf, (0.3,)),
-    Arm(3, -math.inf, (0.9, math.inf)),
-    Arm(3, -math.inf, (0.5, 0.3)),
-)
-
-
-def with_cascades(rules):
-    plain = world(rules=rules)
-    return replace(plain, arms=plain.arms.plus(VECTORS))
-
-
-@EACH_RULE
-def test_values_of_cascades_equal_a_loop_over_samples(rules):
-    w = with_cascades(rules)
-    arrays = w.arrays(CONDITIONS, LINKS)
-    found = values(arrays.confidence, arrays.quotes, w.arms, arrays.options)
-    assert np.allclose(found, reference_values(w), rtol=0.0, atol=1e-12)
-    answered, offloaded = outcomes(arrays.confidence, w.arms, arrays.options)
-    a = w.arms.table.index(VECTORS[0])
-    seen = [rewarded(c, quotes(w)[0], VECTORS[0], w) for c in w.cache.confidence[1, 0]]
-    assert answered[1, a] == pytest.approx(np.mean([x[0] for x in seen]), abs=1e-12)
-    assert offloaded[1, a] == pytest.approx(np.mean([x[1] for x in seen]), abs=1e-12)
-    block = next(iter(blocks(WALK, samples=SAMPLES, horizon=90, seed=3)))
-    each, price = realised(arrays, w.arms, block), quotes(w)
-    for t, (n, s, p) in enumerate(zip(*(part.tolist() for part in block), strict=True)):
-        for i, arm in enumerate(w.arms.table):
-            answer, _, cost = rewarded(w.cache.confidence[s, 0, n], price[p], arm, w)
-            assert each[t, i] == pytest.approx(answer - 0.8 * cost, abs=1e-12)
-
-
-@EACH_RULE
-def test_cascades_do_not_move_the_comparator(rules):
-    """The regret of all other arms stays the same, bit for bit; that of a cascade may be negative."""
-    plain, w = world(rules=rules), with_cascades(rules)
-    before, after = (x.arrays(CONDITIONS, LINKS).gap for x in (plain, w))
-    alone = [w.arms.table.index(arm) for arm in plain.arms.table]
-    assert np.array_equal(after[..., alone], before)
-    assert (after < -0.001).any()
-    best = best_arms(after, w.arms)
-    assert [[w.arms[a] for a in row] for row in best] == [[plain.arms[a] for a in row] for row in before.argmin(axis=2)]
-    stream = list(blocks(WALK, samples=SAMPLES, horizon=200, seed=5))
-    two = [Comparators(x.arrays(CONDITIONS, LINKS), x.arms, stream, checkpoints(200)) for x in (plain, w)]
-    assert np.array_equal(two[0].dynamic, two[1].dynamic)
-    assert np.allclose(two[0].static, two[1].static[:, alone], rtol=0.0, atol=1e-12)
-
-
-def test_a_table_of_cascades_alone_is_measured_against_its_best():
-    w = replace(world(), arms=Arms(exits=EXITS, table=VECTORS))
-    gap = w.arrays(CONDITIONS, LINKS).gap
-    assert (gap >= 0.0).all()
-    assert (gap.min(axis=2) == 0.0).all()
-
-
-@EACH_RULE
-@pytest.mark.parametrize("arm", [VECTORS[0], VECTORS[4]])
-def test_trace_of_a_cascade_equals_sums_round_by_round(arm, rules):
-    """Edge cost and work up to the exit that answered, regret from the population."""
-    w, horizon = world(rules=rules), 200
-    w = replace(w, arms=w.arms.without(cuts=[arm.cut]).plus([arm]))
-    trace, _ = rollout(CeeBERT(cut=arm.cut), w, WALK, horizon=horizon, seed=5)
-    value, price, table = reference_values(w), quotes(w), w.arms.table.index(arm)
-    alone = [a for a in range(len(w.arms)) if a != table]
-    sums = dict.fromkeys(("reward", "edge_cost", "offload_cost", "regret", "macs", "bytes", "correct"), 0.0)
-    for block in blocks(WALK, samples=SAMPLES, horizon=horizon, seed=5):
-        for n, s, p in zip(*(part.tolist() for part in block), strict=True):
-            confidence = w.cache.confidence[s, 0, n]
-            at, sent, cost = played(confidence, price[p], arm, w)
-            stop = arm.cut if sent else at + 1
-            heads = PROFILE.head_macs[0 if w.evaluate == "prefix" else stop - 1 : stop]
-            sums["reward"] += confidence[at] - 0.8 * cost
-            sums["edge_cost"] += price[p].edge_cost[stop]
-            sums["offload_cost"] += price[p].offload_cost[arm.cut] if sent else 0.0
-            sums["regret"] += value[s, p, alone].max() - value[s, p, table]
-            sums["macs"] += sum(PROFILE.segment_macs[:stop]) + sum(heads)
-            sums["bytes"] += PROFILE.payload_bytes[arm.cut] if sent else 0
-            sums["correct"] += w.cache.prediction[s, 0, n, at] == w.cache.label[n]
-    for name, total in sums.items():
-        assert trace.sums[name][-1] == pytest.approx(total, abs=1e-9), name
-    assert trace.arms[-1, table] == horizon
