@@ -14,9 +14,10 @@ def open_cache(name: str) -> ConfidenceCache:
 
 
 def title(cache: ConfidenceCache, given: str) -> str:
-    """What a cache is called in the results: its network, and the seed of its training unless that is 0."""
+    """What a cache is called in the results: its network, and the seed of its training unless that is 0 or said."""
     seed = cache.notes.get("seed", 0)
-    return str(cache.notes.get("network", Path(given).stem)) + (f"_seed{seed}" if seed else "")
+    name, suffix = str(cache.notes.get("network", Path(given).stem)), f"_seed{seed}" if seed else ""
+    return name if name.endswith(suffix) else name + suffix
 
 
 def earlier(path: Path) -> dict[str, Any]:
