@@ -24,7 +24,7 @@ import numpy as np
 from offramp.bandits.arms import Arms
 from offramp.bandits.contract import ContractError, Decision, Observation, Quote
 from offramp.bandits.engine import DEFAULT, Engine
-from offramp.bandits.policy import Policy, needs_oracle
+from offramp.bandits.policy import Policy, fresh, needs_oracle
 from offramp.bandits.reveal import reveal
 from offramp.bandits.rows import ARM, prediction_at
 from offramp.bandits.state import CURSOR, DRAWS, HEADER, UNIFORMS
@@ -343,7 +343,7 @@ def labels_of_arms_mean_nothing(policy: Policy, arms: Arms) -> None:
     if hasattr(policy, "policy"):
         return
     toy, rng = _Toy(policy, arms), np.random.default_rng(8)
-    state = policy.initial(arms, 0)
+    state = fresh(policy, arms, 0)
     state[CURSOR] = 0.0
     state[len(state) - int(state[UNIFORMS]) :] = rng.random(int(state[UNIFORMS]))
     other = state.copy()

@@ -52,7 +52,7 @@ def test_compare_writes_its_run_folder(run_folder):
     lines = [json.loads(line) for line in (folder / "results.jsonl").read_text().splitlines()]
     frame = pd.read_parquet(folder / "results.parquet")
     traces = pd.read_parquet(folder / "traces.parquet")
-    assert len(lines) == len(frame) == 3 * (10 + 10 + 11)
+    assert len(lines) == len(frame) == 3 * (11 + 11 + 12)
     assert set(traces["world"]) == {"default", "experts", "isplitee"}
     assert summary["worlds"]["isplitee"]["offload_first"]["cost_saved"]["mean"] == pytest.approx(0.5789, abs=1e-3)
     assert summary["worlds"]["isplitee"]["offload_first"]["accuracy_change"]["mean"] == 0.0
