@@ -6,9 +6,10 @@ import matplotlib
 import numpy as np
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator
 
 from offramp.experiments.figures import STYLE, svg
-from offramp.experiments.joint_policy.sums import JOINT, best_of, totals, worlds_of
+from offramp.experiments.joint_policy.sums import AT_THE_CUT, JOINT, best_of, totals, worlds_of
 from offramp.experiments.joint_policy.tables import recovered
 from offramp.experiments.results import T95, interval
 
@@ -63,7 +64,11 @@ def money(name: str, found: Found) -> Figure:
         ax.set_title(world, fontsize=9)
         ax.set(xlabel="cost an image (cost units)", ylabel="accuracy (%)")
         low = min(float(np.mean(one["cost"])) for one in here["played"].values())
-        ax.set_xscale("log" if low > 0.0 else "linear")
+        if low > 0.0:
+            ax.set_xscale("log")
+            ax.xaxis.set_major_formatter("{x:g}")
+            ax.xaxis.set_minor_locator(LogLocator(subs=(2.0, 5.0)))
+            ax.xaxis.set_minor_formatter("{x:g}")
     for group, colour in COLOURS.items():
         figure.legends or axes[0][0].plot([], [], "o", color=colour, label=NAMES[group])
     handles, labels = axes[0][0].get_legend_handles_labels()
@@ -73,7 +78,7 @@ def money(name: str, found: Found) -> Figure:
 
 
 def _curves(found: Found, played: Found) -> list[str]:
-    chosen = [JOINT] if JOINT in played else []
+    chosen = [key for key in (JOINT, AT_THE_CUT) if key in played]
     for group in ("published", "aware", "unaware"):
         key = best_of(found, played, (group,))
         chosen += [key] if key is not None else []
@@ -90,13 +95,14 @@ def regret(name: str, found: Found) -> Figure:
             one, policy = here["played"][key], found["policies"][key]
             mean, half = np.array(one["curve"], dtype=float), width * np.array(one["curve_sd"], dtype=float)
             at = np.linspace(0, found["config"]["horizon"], len(mean))
-            ax.plot(at, mean, color=COLOURS[policy["group"]], lw=1.3, label=policy["title"])
+            line = ":" if key == AT_THE_CUT else "-"
+            ax.plot(at, mean, line, color=COLOURS[policy["group"]], lw=1.3, label=policy["title"])
             ax.fill_between(at, mean - half, mean + half, color=COLOURS[policy["group"]], alpha=0.2, lw=0)
         static = interval(here["oracles"]["static"])
         ax.axhline(static["mean"], color="#444", lw=0.9, ls="--", label="best static arm, at the end")
         ax.set_title(world, fontsize=9)
         ax.set(xlabel="round", ylabel="regret (confidence)")
-        ax.legend(frameon=False, fontsize=6.5)
+        ax.legend(loc="lower left", frameon=True, framealpha=0.85, edgecolor="none", fontsize=6.5)
     figure.suptitle(
         f"{name}: dynamic pseudo-regret with the price of audits, mean over seeds; {_named(found)}", fontsize=10
     )
@@ -132,8 +138,8 @@ def recovery(name: str, found: Found) -> Figure:
     )
     ax.legend(frameon=False, fontsize=8)
     ax.set_title(
-        f"{name}: rounds until 50 rounds within .01 of the segment's best; n = {changes:,} changes, "
-        f"{found['config']['seeds']} seeds; never = length of the segment",
+        f"{name}: rounds until 50 rounds lie within .01 of the segment's best\n"
+        f"n = {changes:,} changes, {found['config']['seeds']} seeds; never = length of the segment",
         fontsize=9,
     )
     return figure
