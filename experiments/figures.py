@@ -101,7 +101,8 @@ def regret(played: Played) -> Figure:
             style = "--" if policy in NEVER else "-"
             axes.plot(rounds, mean, style, color=palette[policy], lw=1.6, label=f"{policy}: {last[policy]:,.0f}{note}")
             axes.fill_between(rounds, mean - half, mean + half, color=palette[policy], alpha=0.2, lw=0)
-        axes.set(xlim=(0, played.horizon), ylim=(0, limit), xlabel="round")
+        low = 1.08 * min(0.0, *last.values())
+        axes.set(xlim=(0, played.horizon), ylim=(low, max(limit, 0.05 - low)), xlabel="round")
         axes.set_ylabel("cumulative regret (confidence units)")
         changes(axes, played)
         axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False, title="policy: regret at the end")

@@ -58,7 +58,9 @@ def test_compare_writes_its_run_folder(run_folder):
     assert summary["worlds"]["isplitee"]["offload_first"]["accuracy_change"]["mean"] == 0.0
     assert summary["refused"]["default"].keys() == {"send_input"}
     assert frame[frame.policy == "final_exit"].agreement.eq(1.0).all()
-    assert (frame.regret_total >= -1e-9).all()
+    arms = frame.policy != "chain_ucb"  # its rules stand outside the table that regret is measured against
+    assert (frame[arms].regret_total >= -1e-9).all()
+    assert np.isfinite(frame.regret_total).all()
     last = traces[traces["round"] == 600]
     both = frame.merge(last, on=["world", "policy", "seed"], suffixes=("", "_trace"), validate="one_to_one")
     assert len(both) == len(frame)
