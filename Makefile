@@ -11,7 +11,7 @@ test: .venv/dev lint               ## lint, types, tests, doctests
 	$(BIN)/python -m pytest -q -m "not long" -n 2 --dist worksteal
 
 check-long: .venv/dev              ## replay against rollout: every stream, 20,000 rounds, five seeds; ten million rounds of every policy
-	$(BIN)/python -m pytest -q -m long tests/environments/test_replay.py tests/bandits/test_endurance.py
+	$(BIN)/python -m pytest -q -m long -n 2 --dist worksteal tests/environments/test_replay.py tests/bandits/test_endurance.py
 
 bench: .venv/dev                   ## ratios against C, river and the plain backbone, measured in one run
 	$(BIN)/python benchmarks/run.py --out runs/bench.json

@@ -5,7 +5,7 @@ import sys
 
 COMMANDS = {
     "compare": "play policies against a stream of distorted images: table, report, data",
-    "train": "train a network with exits on CIFAR-10",
+    "train": "train a network with exits",
     "experts": "train one set of exits for each family of distortions",
     "extract": "make a confidence cache from images and weights",
     "router": "train what tells blur, noise and light apart, and count its answers by level",

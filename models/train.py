@@ -7,14 +7,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from offramp.models import torchvision_ops
 from offramp.models.data import Split, normalise
 from offramp.models.network import MultiExitNetwork
 from offramp.models.weights import WeightsError, read_tensors, write_tensors
 
+torchvision_ops.ensure()
+from torchvision.transforms.v2.functional import resize  # noqa: E402  (its operators must be declared first)
+
+Images = npt.NDArray[np.uint8]  # (n, height, width, 3)
 CHECKPOINT = "offramp-checkpoint-1"
 Progress = Callable[[int, int, int, float], None]  # epoch, batches done, batches in the epoch, loss
 
@@ -35,6 +41,9 @@ class TrainSpec:
     crop, small_crop, small_epochs
         Side in pixels of the random crop (images are padded by 4); the first `small_epochs` epochs use `small_crop`,
         which costs less and regularises.
+    least_area
+        For photographs: in place of a padded crop, a random part of each image with at least this share of its area,
+        in (0, 1], of 3:4 to 4:3, scaled to the side; None = the padded crop.
 
     """
 
@@ -49,6 +58,7 @@ class TrainSpec:
     crop: int
     small_crop: int
     small_epochs: int
+    least_area: float | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "loss_weights", tuple(float(w) for w in self.loss_weights))
@@ -59,6 +69,8 @@ class TrainSpec:
             raise ValueError(f"warmup is {self.warmup}, allowed is a share between 0 and 1")
         if not all(w >= 0.0 for w in self.loss_weights) or sum(self.loss_weights) <= 0.0:
             raise ValueError(f"loss_weights are {self.loss_weights}, allowed are weights >= 0 that are not all 0")
+        if self.least_area is not None and not 0.0 < self.least_area <= 1.0:
+            raise ValueError(f"least_area is {self.least_area}, allowed is a share above 0 and up to 1, or None")
 
     def rate(self, step: int, steps: int) -> float:
         """Learning rate of one step out of all steps of the run."""
@@ -75,13 +87,36 @@ def batches(split: Split, spec: TrainSpec, epoch: int) -> Iterator[tuple[Tensor,
     order = rng.permutation(len(split.labels))
     for start in range(0, len(order), spec.batch):
         chosen = order[start : start + spec.batch]
-        padded = np.pad(split.images[chosen], ((0, 0), (4, 4), (4, 4), (0, 0)))
-        top, left = rng.integers(0, padded.shape[1] - side + 1, (2, len(chosen), 1))
-        columns = left + np.arange(side)
-        columns = np.where(rng.random((len(chosen), 1)) < 0.5, columns[:, ::-1], columns)
-        rows = top + np.arange(side)
-        images = padded[np.arange(len(chosen))[:, None, None], rows[:, :, None], columns[:, None, :]]
+        if spec.least_area is None:
+            images = _padded_crops(split.images[chosen], side, rng)
+        else:
+            images = _scaled_crops(split.images[chosen], side, spec.least_area, rng)
         yield normalise(images), torch.from_numpy(split.labels[chosen])
+
+
+def _padded_crops(images: Images, side: int, rng: np.random.Generator) -> Images:
+    padded = np.pad(images, ((0, 0), (4, 4), (4, 4), (0, 0)))
+    top, left = rng.integers(0, padded.shape[1] - side + 1, (2, len(images), 1))
+    columns = left + np.arange(side)
+    columns = np.where(rng.random((len(images), 1)) < 0.5, columns[:, ::-1], columns)
+    rows = top + np.arange(side)
+    return padded[np.arange(len(images))[:, None, None], rows[:, :, None], columns[:, None, :]]
+
+
+def _scaled_crops(images: Images, side: int, least_area: float, rng: np.random.Generator) -> Images:
+    height, width = images.shape[1:3]
+    area, shape, down, across, mirror = rng.random((5, len(images)))
+    ratio = np.exp((2.0 * shape - 1.0) * math.log(4.0 / 3.0))
+    share = least_area + (1.0 - least_area) * area
+    rows = np.minimum(height, np.rint(np.sqrt(share / ratio) * height)).astype(int)
+    columns = np.minimum(width, np.rint(np.sqrt(share * ratio) * width)).astype(int)
+    made = np.empty((len(images), side, side, 3), dtype=np.uint8)
+    for i, image in enumerate(images):
+        top, left = int(down[i] * (height - rows[i] + 1)), int(across[i] * (width - columns[i] + 1))
+        part = torch.from_numpy(image[top : top + rows[i], left : left + columns[i]]).permute(2, 0, 1)
+        scaled = resize(part, [side, side], antialias=True).permute(1, 2, 0).numpy()
+        made[i] = scaled[:, ::-1] if mirror[i] < 0.5 else scaled
+    return made
 
 
 def _optimiser(network: MultiExitNetwork, spec: TrainSpec) -> torch.optim.SGD:
