@@ -65,7 +65,7 @@ SLOW = {"beta_thompson", "gaussian_thompson"}
 @pytest.mark.parametrize("stream", STREAMS)
 @pytest.mark.parametrize("policy", POLICIES)
 def test_replay_equals_rollout_long(policy, stream, world):
-    """The first seed wholly in plain Python (fewer rounds of the slow), four more through an engine's compiled steps."""
+    """The first seed wholly in plain Python (fewer rounds of the slow), four more with compiled steps."""
     spec, changes = made("policy", policy), made("stream", stream)
     assert_equal(spec, world, changes, 2_000 if policy in SLOW else 20_000, 0)
     for seed in range(1, 5):
