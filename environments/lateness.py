@@ -32,6 +32,8 @@ class Lateness:
         How many more at most, each number equally likely, >= 0; feedback then overtakes other feedback.
     lost
         Probability that it never arrives, in [0, 1].
+    twice
+        Probability that what arrives is delivered once more, 0 to `spread` rounds later, in [0, 1]: it is counted once.
 
     Examples
     --------
@@ -44,14 +46,16 @@ class Lateness:
     delay: int = 0
     spread: int = 0
     lost: float = 0.0
+    twice: float = 0.0
 
     def __post_init__(self) -> None:
         for name in ("delay", "spread"):
             value = getattr(self, name)
             if not isinstance(value, int) or value < 0:
                 raise ValueError(f"{name} is {value!r}, allowed is a whole number of rounds >= 0")
-        if not 0.0 <= self.lost <= 1.0:
-            raise ValueError(f"lost is {self.lost}, allowed is a probability in [0, 1]")
+        for name in ("lost", "twice"):
+            if not 0.0 <= getattr(self, name) <= 1.0:
+                raise ValueError(f"{name} is {getattr(self, name)}, allowed is a probability in [0, 1]")
 
     @property
     def none(self) -> bool:
@@ -63,6 +67,12 @@ class Lateness:
         uniform = np.random.default_rng(np.random.SeedSequence((seed, 2))).random((horizon, 2))
         late = self.delay + np.floor(uniform[:, 1] * (self.spread + 1)).astype(np.int64)
         return np.where(uniform[:, 0] < self.lost, NEVER, late)
+
+    def repeats(self, *, horizon: int, seed: int) -> IntArray:
+        """How many rounds after its first arrival the feedback of each round comes again, -1 = never; (horizon,)."""
+        uniform = np.random.default_rng(np.random.SeedSequence((seed, 5))).random((horizon, 2))
+        after = np.floor(uniform[:, 1] * (self.spread + 1)).astype(np.int64)
+        return np.where(uniform[:, 0] < self.twice, after, NEVER)
 
 
 @lru_cache

@@ -7,6 +7,7 @@ import numpy as np
 
 from offramp.bandits.rows import FloatArray
 from offramp.environments.cache import CacheError, ConfidenceCache
+from offramp.environments.confidences import demand_confidences
 from offramp.environments.offloading import answers
 from offramp.environments.reliability import ece
 
@@ -132,6 +133,7 @@ def exit_quality(
 
 def _view(cache: ConfidenceCache, condition: int, expert: int) -> tuple[FloatArray, FloatArray]:
     """Confidence, and 1 where the prediction is the label, (N, L) each."""
+    demand_confidences(cache, "a table of operating points")
     for name, place, names in (("condition", condition, cache.conditions), ("expert", expert, cache.experts)):
         if not 0 <= place < len(names):
             raise CacheError(f"{name} is {place}, allowed is 0..{len(names) - 1}")

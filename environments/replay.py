@@ -14,6 +14,7 @@ from offramp.bandits.policy import Policy, fresh, needs_oracle
 from offramp.bandits.reveal import FALLBACK, fall_back, reveal
 from offramp.bandits.rows import FloatArray, IntArray
 from offramp.bandits.state import CURSOR, UNIFORMS, dry, refill
+from offramp.environments.confidences import check_policy
 from offramp.environments.lateness import Lateness, late, learnt, waiting
 from offramp.environments.off_table import OffTable
 from offramp.environments.stream import Stream, blocks
@@ -55,6 +56,7 @@ def rollout(
         The trace and the policy's last state.
 
     """
+    check_policy(policy, world.arms, world.cache)
     if arrays is None:
         arrays = world.arrays(stream.conditions, stream.links, oracle=needs_oracle(policy))
     state = fresh(policy, world.arms, arrays.context.shape[2])
@@ -113,6 +115,7 @@ def replay(
         The trace and the policy's last state.
 
     """
+    check_policy(policy, world.arms, world.cache)
     arrays = world.arrays(stream.conditions, stream.links, oracle=needs_oracle(policy))
     spec = Lateness() if lateness is None else lateness
     open_decisions = spec.delay + spec.spread + 1 + horizon  # the lost ones stay open
@@ -125,7 +128,9 @@ def replay(
         compiled=compiled,
     )
     delays = spec.rounds(horizon=horizon, seed=seed).tolist()
+    repeats = spec.repeats(horizon=horizon, seed=seed).tolist()
     parked: dict[int, tuple[Decision, Observation]] = {}
+    again: dict[int, list[tuple[Decision, Observation]]] = {}
     kept = record(world.arms, horizon, arrays.context.shape[2])
     quotes = [_quote(row) for row in arrays.quotes]
     rules = OffTable(arrays, world.arms)
@@ -151,6 +156,10 @@ def replay(
             for since in range(spec.delay + spec.spread, spec.delay - 1, -1):  # the oldest decision first
                 if since <= now and delays[now - since] == since:
                     engine.update(*parked[now - since])
+                    if repeats[now - since] >= 0:
+                        again.setdefault(now + repeats[now - since], []).append(parked[now - since])
+            for twice in again.pop(now, ()):
+                assert not engine.update(*twice), "a duplicate was counted"
             parked.pop(now - spec.delay - spec.spread, None)
             gap, label = arrays.gap[condition, price], int(arrays.label[sample])
             score(truth, classes, label, gap, arrays.work, decision.row, seen.row, kept.totals, kept.rules, now)

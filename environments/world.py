@@ -10,6 +10,7 @@ from offramp.bandits.costs import EVALUATE, PriceList, Profile
 from offramp.bandits.loop import World as Arrays
 from offramp.bandits.rows import FloatArray, IntArray
 from offramp.environments.cache import CacheError, ConfidenceCache
+from offramp.environments.confidences import demand_confidences
 from offramp.environments.regret import gaps
 from offramp.environments.routing import experts_of, routings
 
@@ -67,6 +68,8 @@ class World:
             raise ValueError("the table of arms sends the input, but raw_input_allowed is False")
         if self.fallback not in FALLBACK:
             raise ValueError(f"fallback is {self.fallback!r}, allowed are {FALLBACK}")
+        if self.fallback == "most_confident":
+            demand_confidences(self.cache, f"fallback {self.fallback!r}")
         allowed = routings(self.cache)
         if self.routing is not None and self.routing not in allowed:
             raise ValueError(f"routing is {self.routing!r}, allowed with this cache are {allowed}")

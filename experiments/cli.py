@@ -8,12 +8,16 @@ COMMANDS = {
     "train": "train a network with exits",
     "experts": "train one set of exits for each family of distortions",
     "extract": "make a confidence cache from images and weights",
+    "payloads": "make a confidence cache, and beside it what every codec at every split sends and changes",
+    "import": "make a confidence cache from per-sample results that others have published",
     "router": "train what tells blur, noise and light apart, and count its answers by level",
+    "profile": "time a network on this machine, part by part, and write its device profile",
     "corruptions": "show a test image under every corruption at every severity",
     "calibration": "study: can an exit be believed, and what does that change for offloading",
     "expert_branches": "study: experts for distorted images against pristine exits, at equal cost",
     "joint_policy": "study: every policy, tuned alike, and the joint policy in a fixed suite of worlds",
 }
+MODULES = {"import": "import_published"}  # a module may not bear a keyword's name
 USAGE = "usage: offramp COMMAND [key=value ...]      offramp COMMAND --help      offramp COMMAND -m key=a,b ...\n\n"
 
 
@@ -27,7 +31,7 @@ def main() -> None:
         sys.exit(f"offramp: there is no command {arguments[0]!r}, allowed are {', '.join(COMMANDS)}")
     sys.argv = [f"offramp {arguments[0]}", *arguments[1:]]
     try:
-        module = importlib.import_module(f"offramp.experiments.{arguments[0]}")
+        module = importlib.import_module(f"offramp.experiments.{MODULES.get(arguments[0], arguments[0])}")
     except ModuleNotFoundError as error:
         extra = "models" if error.name in ("torch", "torchvision", "PIL", "scipy") else "experiments"
         sys.exit(f"offramp {arguments[0]} needs {error.name}: pip install 'offramp[{extra}]'")

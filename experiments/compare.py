@@ -4,6 +4,7 @@ import json
 import math
 import time
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -42,7 +43,7 @@ def make_world(config: DictConfig, cache: ConfidenceCache) -> World:
         arms = arms.joined(Arms.cascades(exits=len(cache.exits), **config.cascades))
     return World(
         cache=cache.calibrated(config.calibration),
-        prices=instantiate(config.prices),
+        prices=made(cache) if isinstance(made := instantiate(config.prices), partial) else made,
         arms=arms,
         evaluate=config.evaluate,
         cloud_returns=config.cloud_returns,

@@ -82,6 +82,7 @@ def diary(state):
         Lateness(delay=300),
         Lateness(delay=10**9),
         Lateness(lost=1.0),
+        Lateness(delay=3, spread=20, lost=0.2, twice=0.5),
     ],
 )
 def test_feedback_is_learnt_when_it_is_due_and_in_the_order_of_the_decisions(small, lateness):

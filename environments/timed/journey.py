@@ -1,0 +1,124 @@
+"""The journey of one request: computing, coding, sending, the cloud, the way back; what it reveals and costs."""
+
+import math
+
+from offramp.bandits.kernel import kernel, whole
+from offramp.bandits.reveal import PREFIX, answer_confidence, depth, edge_cost, offload_cost, reveal
+from offramp.bandits.rows import (
+    ANSWERED_AT,
+    ARM,
+    AUDIT,
+    AUDITED,
+    CUT,
+    EDGE_PAID,
+    EXITS,
+    MU,
+    OFFLOAD_PAID,
+    OFFLOADED,
+    FloatArray,
+    thresholds_at,
+)
+from offramp.environments.link_kernels import LinkArrays, down, round_trip_at, transfer_end, transmit_mj
+from offramp.environments.physical import DEADLINE, ENERGY, edge_price, offload_price
+from offramp.environments.timed import tables as t
+from offramp.environments.timed.tables import Desk, Facts, Rounds
+
+
+@kernel
+def best_local(truth: FloatArray, row: FloatArray, prefix: bool) -> int:
+    """The exit that answers when nothing can be sent, 1..L: the surest that was evaluated, the deepest of equals.
+
+    Where the input itself was to be sent nothing was evaluated: the device then goes to exit 1.
+    """
+    cut, rule = whole(row[CUT]), thresholds_at(whole(row[EXITS]))
+    deepest = max(cut, 1) - 1
+    best = deepest
+    for j in range(deepest):
+        k = whole(deepest - 1 - j)
+        if (prefix or row[rule + k] < math.inf) and truth[k] > truth[best]:
+            best = k
+    return best + 1
+
+
+@kernel
+def carry_out(facts: Facts, link: LinkArrays, rounds: Rounds, desk: Desk, i: int, start: float) -> None:
+    """Carry the decision in the row out, from `start` on; write the journal, and put the feedback on its way."""
+    row, seen, truth, classes, clock = desk.row, desk.seen, desk.truth, desk.classes, desk.clock
+    exits, cut = whole(row[EXITS]), whole(row[CUT])
+    condition, sample, arrival = whole(rounds.condition[i]), whole(rounds.sample[i]), rounds.arrival[i]
+    variant = desk.chosen[cut]
+    for j in range(exits):
+        truth[j] = facts.confidence[condition, sample, j]
+        classes[j] = facts.prediction[condition, sample, j]
+    whole_network = classes[exits - 1]
+    if variant >= 0:
+        truth[exits - 1] = facts.sent_confidence[condition, variant, sample]
+        classes[exits - 1] = facts.sent_prediction[condition, variant, sample]
+    reveal(truth, classes, row, facts.options, seen)
+    sent = seen[OFFLOADED] + seen[AUDITED] > 0.0
+    ready, n_bytes, done = 0.0, 0.0, math.inf
+    if sent and variant >= 0:
+        ready = start + facts.edge[0, cut] + facts.expected[t.ENCODE_MS, variant]
+        first = max(ready, clock[t.LINK_FREE])
+        if not down(link, first):
+            n_bytes = facts.sent_bytes[condition, variant, sample]
+            done = transfer_end(link, first, n_bytes)
+    outage = sent and done == math.inf
+    if outage and seen[AUDITED] == 1.0:  # the answer stands, only the audit fails
+        audit = row[AUDIT]
+        row[AUDIT] = 0.0
+        reveal(truth, classes, row, facts.options, seen)
+        row[AUDIT] = audit
+        sent, outage = False, False
+        n_bytes = 0.0
+    answered = whole(seen[ANSWERED_AT])
+    computed_to = depth(row, seen)
+    if outage:
+        answered = best_local(truth, row, facts.options[PREFIX] == 1)
+        computed_to = whole(max(cut, 1))
+        sent = False
+    edge_ms, edge_mj = facts.edge[0, computed_to], facts.edge[1, computed_to]
+    computed, back = start + edge_ms, start + edge_ms
+    served = computed
+    if not outage and seen[OFFLOADED] == 0.0:  # an audit computes on after the answer was served
+        served = start + facts.edge[0, answered]
+    clock[t.EDGE_FREE] = computed
+    sending, trip, offload, sending_mj = 0.0, 0.0, 0.0, 0.0
+    if sent:
+        sending = done - max(ready, clock[t.LINK_FREE])
+        sending_mj = transmit_mj(facts.terms[ENERGY:], sending, n_bytes)
+        trip = round_trip_at(link, done)
+        clock[t.EDGE_FREE], clock[t.LINK_FREE] = ready, done
+        back = done + trip + facts.expected[t.DECODE_MS, variant] + facts.cloud[cut]
+        late = back if seen[OFFLOADED] == 1.0 else computed
+        offload = offload_price(facts.terms, back - computed, sending, n_bytes, computed - arrival, late - arrival)
+        served = back if seen[OFFLOADED] == 1.0 else served
+    edge = edge_price(facts.terms, edge_ms, edge_mj, min(served, computed) - arrival)
+    seen[EDGE_PAID], seen[OFFLOAD_PAID] = edge, offload
+    page, guess = desk.journal[i], classes[answered - 1]
+    page[t.PLAYED], page[t.CUT_AT], page[t.VARIANT] = row[ARM], cut, variant if sent else -1.0
+    page[t.ANSWERED], page[t.OUTAGE] = answered, 1.0 if outage else 0.0
+    page[t.OFFLOAD], page[t.AUDIT] = seen[OFFLOADED] if sent else 0.0, seen[AUDITED] if sent else 0.0
+    page[t.WAITED], page[t.EDGE], page[t.SENDING] = start - arrival, edge_ms, sending
+    page[t.LATENCY], page[t.ENERGY], page[t.SIZE] = served - arrival, edge_mj + sending_mj, n_bytes
+    page[t.QUOTED] = edge if outage else edge_cost(row, seen) + offload_cost(row, seen)
+    page[t.EDGE_COST], page[t.OFFLOAD_COST] = edge, offload
+    page[t.CONFIDENCE] = truth[answered - 1]
+    page[t.REWARD] = truth[answered - 1] - row[MU] * (edge + offload)
+    page[t.MISSED] = 1.0 if served - arrival > facts.terms[DEADLINE] else 0.0
+    page[t.CORRECT] = 1.0 if guess == facts.label[sample] else 0.0
+    page[t.AGREEMENT] = 1.0 if guess == whole_network else 0.0
+    if outage or rounds.lost[i] == 1 or not answer_confidence(seen) >= 0.0:
+        return
+    at = whole(clock[t.WAITING])
+    if at == desk.waiting.shape[0]:
+        clock[t.GIVEN_UP] += 1.0
+        return
+    waiting = desk.waiting[at]
+    waiting[t.BACK], waiting[t.OF] = back, i
+    waiting[t.SENT_BYTES], waiting[t.SENT_MS], waiting[t.SENT_ROUND_TRIP] = n_bytes, sending, trip
+    for k in range(row.shape[0]):
+        waiting[t.ROWS + k] = row[k]
+    for k in range(seen.shape[0]):
+        waiting[t.ROWS + row.shape[0] + k] = seen[k]
+    clock[t.WAITING] = at + 1.0
