@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from offramp.bandits.costs import Profile as Profile
-from offramp.environments import compact, sealed
+from offramp.environments import checked, compact, sealed
 from offramp.environments.sealed import CacheError as CacheError
 from offramp.environments.temperature import tempered
 
@@ -18,6 +18,7 @@ SPLITS = ("validation", "test")
 CALIBRATIONS = ("raw", "global", "exit", "expert_exit")
 HERE = Path(__file__).parent
 _TENSORS = {"confidence": np.float32, "prediction": np.int16, "label": np.int16, "sample": np.int64, "split": np.int8}
+_WIDE = ("confidence",)  # float32 in a file, float64 in a cache
 _OPTIONAL = {"spread": np.uint8, "router": np.float16}
 _MANIFEST = ("calibrations", "conditions", "experts", "exits", "classes", "profile", "hashes", "notes")
 
@@ -126,10 +127,10 @@ class ConfidenceCache:
         ((1, 1, 2, 2), ('exit 1', 'exit 2'))
 
         """
-        c = _array("confidence", confidence, np.float32)
-        p = _array("prediction", prediction, np.int16)
-        y = _array("label", label, np.int16)
-        w = None if spread is None else _array("spread", spread, np.uint8)
+        c = checked.array("confidence", confidence, np.float32)
+        p = checked.array("prediction", prediction, np.int16)
+        y = checked.array("label", label, np.int16)
+        w = None if spread is None else checked.array("spread", spread, np.uint8)
         if c.ndim == 3 and p.ndim == 3 and len(experts) == 1:
             c, p, w = c[:, None], p[:, None], w if w is None else w[:, None]
         if c.ndim != 4:
@@ -141,8 +142,8 @@ class ConfidenceCache:
             confidence=np.ascontiguousarray(c, dtype=np.float64),
             prediction=p,
             label=y,
-            sample=np.arange(n) if sample is None else _array("sample", sample, np.int64),
-            split=np.ones(n, dtype=np.int8) if split is None else _array("split", split, np.int8),
+            sample=np.arange(n) if sample is None else checked.array("sample", sample, np.int64),
+            split=np.ones(n, dtype=np.int8) if split is None else checked.array("split", split, np.int8),
             conditions=tuple(x if isinstance(x, Condition) else Condition(x, x) for x in conditions),
             experts=tuple(experts),
             exits=tuple(f"exit {i + 1}" for i in range(exit_count)) if exits is None else tuple(exits),
@@ -151,8 +152,8 @@ class ConfidenceCache:
             hashes=dict(hashes or {}),
             notes=dict(notes or {}),
             spread=w,
-            router=None if router is None else _array("router", router, np.float64),
-            calibrations={k: _numbers(f"calibrations[{k!r}]", v) for k, v in (calibrations or {}).items()},
+            router=None if router is None else checked.array("router", router, np.float64),
+            calibrations={k: checked.numbers(f"calibrations[{k!r}]", v) for k, v in (calibrations or {}).items()},
         )
         made._check()
         return made
@@ -169,13 +170,12 @@ class ConfidenceCache:
         for name in ("label", "sample", "split"):
             if getattr(self, name).shape != (shape[2],):
                 raise CacheError(f"{name} has shape {getattr(self, name).shape}, allowed is ({shape[2]},)")
-        _range("confidence", self.confidence, 0.0, 1.0)
         if not isinstance(self.classes, int) or not 1 <= self.classes <= 32_767:
             raise CacheError(f"classes is {self.classes!r}, allowed is a whole number in 1..32767")
-        _range("prediction", self.prediction, 0, self.classes - 1)
-        _range("label", self.label, 0, self.classes - 1)
-        _range("sample", self.sample, 0, 2**53)
-        _range("split", self.split, 0, len(SPLITS) - 1)
+        checked.within("prediction", self.prediction, 0, self.classes - 1)
+        checked.within("label", self.label, 0, self.classes - 1)
+        checked.within("sample", self.sample, 0, 2**53)
+        checked.within("split", self.split, 0, len(SPLITS) - 1)
         for axis, names in (
             ("conditions", [c.name for c in self.conditions]),
             ("experts", self.experts),
@@ -195,14 +195,14 @@ class ConfidenceCache:
             if self.router.shape != wanted:
                 raise CacheError(f"router has shape {self.router.shape}, allowed is {wanted}: condition, label, expert")
             total = self.router.sum(axis=2)
-            _refuse("router's sum over the experts", total, ~(np.abs(total - 1.0) < 0.02), "1 to within .02")
+            checked.refuse("router's sum over the experts", total, ~(np.abs(total - 1.0) < 0.02), "1 to within .02")
         for name, temperature in self.calibrations.items():
             if name not in CALIBRATIONS[1:]:
                 raise CacheError(f"calibrations name {name!r}, allowed are {CALIBRATIONS[1:]}")
             if temperature.shape != (shape[1], shape[3]):
                 raise CacheError(f"calibrations[{name!r}] has shape {temperature.shape}, allowed is {shape[1::2]}")
             bad = ~((temperature > 0.0) & (temperature < np.inf))
-            _refuse(f"calibrations[{name!r}]", temperature, bad, "a finite temperature > 0")
+            checked.refuse(f"calibrations[{name!r}]", temperature, bad, "a finite temperature > 0")
         if self.calibrations and self.spread is None:
             raise CacheError("calibrations are given without the spread, allowed are both: temperatures need it")
 
@@ -261,6 +261,20 @@ class ConfidenceCache:
         # The spread belongs to the confidence at temperature 1: it would be wrong beside these.
         return replace(self, confidence=confidence, spread=None, calibrations={})
 
+    @property
+    def manifest(self) -> dict[str, Any]:
+        """All but the arrays, as JSON can hold it."""
+        return {
+            "conditions": [asdict(c) for c in self.conditions],
+            "experts": self.experts,
+            "exits": self.exits,
+            "classes": self.classes,
+            "profile": None if self.profile is None else asdict(self.profile),
+            "hashes": dict(self.hashes),
+            "notes": dict(self.notes),
+            "calibrations": {name: t.tolist() for name, t in self.calibrations.items()},
+        }
+
     def save(self, path: str | Path, *, small: bool = False) -> None:
         """Write the cache: the file is the old one or the whole new one, never a part.
 
@@ -274,16 +288,6 @@ class ConfidenceCache:
             `offramp.environments.compact`), probabilities up to .002.
 
         """
-        manifest = {
-            "conditions": [asdict(c) for c in self.conditions],
-            "experts": self.experts,
-            "exits": self.exits,
-            "classes": self.classes,
-            "profile": None if self.profile is None else asdict(self.profile),
-            "hashes": dict(self.hashes),
-            "notes": dict(self.notes),
-            "calibrations": {name: t.tolist() for name, t in self.calibrations.items()},
-        }
         kinds: dict[str, Any] = {n: k for n, k in (_TENSORS | _OPTIONAL).items() if getattr(self, n) is not None}
         tensors = {name: np.asarray(getattr(self, name), dtype=kind) for name, kind in kinds.items()}
         if small:
@@ -291,7 +295,7 @@ class ConfidenceCache:
                 tensors["router"] = np.rint(255.0 * self.router).astype(np.uint8)
             tensors["answer"] = compact.encode(self.confidence, tensors.pop("prediction"), self.classes)
             del tensors["confidence"]
-        sealed.write(path, tensors, manifest, SCHEMA)
+        sealed.write(path, tensors, self.manifest, SCHEMA)
 
     @classmethod
     def load(cls, path: str | Path) -> "ConfidenceCache":
@@ -303,22 +307,25 @@ class ConfidenceCache:
             The file is missing, truncated, altered, of an unknown schema, or holds what no cache may hold.
 
         """
-        return cls._parse(sealed.read(path), f"file {path}")
+        return cls._of_file(*sealed.load(path, SCHEMA, wide=_WIDE), f"file {path}")
 
     @classmethod
     def _parse(cls, raw: bytes, where: str) -> "ConfidenceCache":
-        tensors, manifest = sealed.parse(raw, where, SCHEMA)
+        return cls._of_file(*sealed.parse(raw, where, SCHEMA, wide=_WIDE), where)
+
+    @classmethod
+    def _of_file(cls, tensors: sealed.Tensors, manifest: Any, where: str) -> "ConfidenceCache":
         found = sorted(manifest) if isinstance(manifest, dict) else type(manifest).__name__
         if found != sorted(_MANIFEST):
             raise CacheError(f"{where}: the manifest holds {found}, allowed are {sorted(_MANIFEST)}")
         try:
-            manifest["profile"] = None if manifest["profile"] is None else Profile(**manifest["profile"])
-            manifest["conditions"] = [Condition(**c) for c in manifest["conditions"]]
-            return cls.from_arrays(**_unpacked(tensors, manifest["classes"], where), **manifest)
+            made = cls(**_unpacked(tensors, manifest["classes"], where), **_listed(**manifest))
+            made._check()
         except CacheError:
             raise
         except (TypeError, ValueError, AttributeError) as error:
             raise CacheError(f"{where}: the manifest cannot be used ({error})") from error
+        return made
 
     @classmethod
     def embedded(cls, name: str) -> "ConfidenceCache":
@@ -330,7 +337,7 @@ class ConfidenceCache:
 
 
 def _unpacked(tensors: dict[str, Any], classes: Any, where: str) -> dict[str, Any]:
-    """The arrays of a file, whichever way it keeps confidences and predictions."""
+    """The arrays of a cache, from those of a file, whichever way it keeps confidences and predictions."""
     kinds: dict[str, Any] = {k: v for k, v in (_TENSORS | _OPTIONAL).items() if k in tensors or k in _TENSORS}
     if "answer" in tensors:
         if not isinstance(classes, int) or not 1 <= classes <= 32_767:
@@ -339,6 +346,7 @@ def _unpacked(tensors: dict[str, Any], classes: Any, where: str) -> dict[str, An
         kinds["answer"] = compact.layout_type(classes)
         if "router" in kinds:
             kinds["router"] = np.uint8
+    kinds |= {name: np.float64 for name in _WIDE if name in kinds}
     for name, kind in kinds.items():
         if name not in tensors or tensors[name].dtype != kind:
             found = tensors[name].dtype if name in tensors else "missing"
@@ -346,41 +354,28 @@ def _unpacked(tensors: dict[str, Any], classes: Any, where: str) -> dict[str, An
     if len(tensors) != len(kinds):
         raise CacheError(f"{where} holds {sorted(tensors)}, allowed are {sorted(kinds)}")
     if "answer" in tensors:
-        confidence, prediction = compact.decode(tensors.pop("answer"), classes)
-        tensors |= {"confidence": confidence, "prediction": prediction}
+        tensors["confidence"], tensors["prediction"] = compact.decode(tensors.pop("answer"), classes, rounded=True)
         if "router" in tensors:
             tensors["router"] = tensors["router"] / 255.0
+    else:
+        checked.within("confidence", tensors["confidence"], 0.0, 1.0)
+    if "router" in tensors:
+        tensors["router"] = tensors["router"].astype(np.float64)
+        checked.within("router", tensors["router"], 0.0, 1.0)
     return tensors
 
 
-def _array(name: str, values: npt.ArrayLike, kind: type[np.generic]) -> npt.NDArray[Any]:
-    try:
-        found = np.asarray(values)
-    except ValueError as error:
-        raise CacheError(f"{name} is ragged ({error}), allowed is an array of numbers") from error
-    if found.dtype.kind not in "biuf":
-        raise CacheError(f"{name} has type {found.dtype}, allowed is an array of numbers")
-    if np.issubdtype(kind, np.integer):
-        _refuse(name, found, ~np.isfinite(found) | (found != np.trunc(found)), "a whole number")
-        limits = np.iinfo(kind)  # type: ignore[type-var]
-        _range(name, found, limits.min, limits.max)
-    else:
-        _range(name, found, 0.0, 1.0)
-    return found.astype(kind, order="C")
-
-
-def _numbers(name: str, values: npt.ArrayLike) -> npt.NDArray[np.float64]:
-    try:
-        return np.asarray(values, dtype=np.float64)
-    except (TypeError, ValueError) as error:
-        raise CacheError(f"{name} cannot be read ({error}), allowed is an array of numbers") from error
-
-
-def _range(name: str, values: npt.NDArray[Any], low: float, high: float) -> None:
-    _refuse(name, values, ~((values >= low) & (values <= high)), f"[{low}, {high}]")
-
-
-def _refuse(name: str, values: npt.NDArray[Any], bad: npt.NDArray[np.bool_], allowed: str) -> None:
-    if bad.any():
-        at = tuple(int(i) for i in np.argwhere(bad)[0])
-        raise CacheError(f"{name}{list(at)} is {values[at]}, allowed is {allowed}")
+def _listed(
+    *, profile: Any, conditions: Any, experts: Any, exits: Any, calibrations: Any, **rest: Any
+) -> dict[str, Any]:
+    """What a manifest says, as a cache holds it."""
+    return {
+        "profile": None if profile is None else Profile(**profile),
+        "conditions": tuple(Condition(**c) for c in conditions),
+        "experts": tuple(experts),
+        "exits": tuple(exits),
+        "calibrations": {k: checked.numbers(f"calibrations[{k!r}]", v) for k, v in (calibrations or {}).items()},
+        "hashes": dict(rest.pop("hashes") or {}),
+        "notes": dict(rest.pop("notes") or {}),
+        **rest,
+    }

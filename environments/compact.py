@@ -5,6 +5,7 @@ import numpy.typing as npt
 
 from offramp.bandits.rows import FloatArray
 
+PIECE = 65_536  # codes that are decoded at once
 Codes = npt.NDArray[np.uint16] | npt.NDArray[np.uint32]
 
 
@@ -25,11 +26,28 @@ def encode(confidence: FloatArray, prediction: npt.NDArray[np.integer], classes:
     return codes
 
 
-def decode(codes: Codes, classes: int) -> tuple[FloatArray, npt.NDArray[np.int16]]:
-    """Confidence float64 and prediction int16, of the codes' shape."""
+def decode(codes: Codes, classes: int, *, rounded: bool = False) -> tuple[FloatArray, npt.NDArray[np.int16]]:
+    """Confidence float64 and prediction int16, of the codes' shape.
+
+    Parameters
+    ----------
+    codes, classes
+        As from `encode`.
+    rounded
+        Round confidences to what a float32 holds, as a cache does.
+
+    """
     kind, bits, levels = _layout(classes)
     values = 1.0 - (np.arange(levels + 1) / levels) ** 3
-    return values[codes >> bits], (codes & kind(2**bits - 1)).astype(np.int16)
+    if rounded:
+        values = values.astype(np.float32).astype(np.float64)
+    flat = codes.reshape(-1)
+    confidence = np.empty(flat.shape)
+    # In pieces that stay in the processor's cache: whole arrays of indices would take longer than the table itself.
+    for start in range(0, len(flat), PIECE):
+        piece = slice(start, start + PIECE)
+        np.take(values, (flat[piece] >> bits).astype(np.intp), out=confidence[piece], mode="clip")
+    return confidence.reshape(codes.shape), (codes & kind(2**bits - 1)).astype(np.int16)
 
 
 def layout_type(classes: int) -> type[np.uint16 | np.uint32]:

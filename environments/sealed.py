@@ -2,16 +2,28 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+import math
+import os
+from collections.abc import Collection, Mapping
+from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
-from safetensors import SafetensorError
-from safetensors.numpy import load, save
+from safetensors.numpy import save
 
+Tensors = dict[str, npt.NDArray[Any]]
+_TYPES = {f"{kind}{8 * size}": f"<{kind.lower()}{size}" for kind in "IUF" for size in (1, 2, 4, 8)} | {"BOOL": "?"}
+PIECE = 1 << 20  # bytes that are read at once, and hashed and converted while they are near
 _UNSEALED = "0" * 64  # stands where the file's own hash will stand, while that hash is taken
+
+
+class _Source(Protocol):
+    """What bytes are read from."""
+
+    def readinto(self, room: memoryview, /) -> int | None:
+        """Fill as much of the room as there is at once."""
 
 
 class CacheError(ValueError):
@@ -25,7 +37,7 @@ def write(path: str | Path, tensors: Mapping[str, npt.NDArray[Any]], manifest: M
     raw = save({name: np.ascontiguousarray(values) for name, values in tensors.items()}, metadata=meta)
     path = Path(path)
     partial = path.with_name(path.name + ".partial")
-    partial.write_bytes(_sealed(raw, _UNSEALED, _digest(raw, _UNSEALED)))
+    partial.write_bytes(_sealed(raw, _UNSEALED, hashlib.sha256(raw).hexdigest()))
     partial.replace(path)
 
 
@@ -37,48 +49,112 @@ def read(path: str | Path) -> bytes:
         raise CacheError(f"file {path} cannot be read ({error.strerror}), allowed is a file written by save") from error
 
 
-def parse(raw: bytes, where: str, schema: str) -> tuple[dict[str, npt.NDArray[Any]], Any]:
-    """The tensors and the manifest of what `write` wrote.
+def load(path: str | Path, schema: str, *, wide: Collection[str] = ()) -> tuple[Tensors, Any]:
+    """The tensors and the manifest of a file that `write` wrote, in one pass over it.
+
+    Parameters
+    ----------
+    path
+        Where it is.
+    schema
+        The only one allowed.
+    wide
+        Names of float32 tensors that are wanted as float64.
 
     Raises
     ------
     CacheError
-        It is truncated, altered, or of another schema.
+        The file is missing, truncated, altered, or of another schema.
 
     """
-    meta = _header(raw, where, schema)
-    digest = _digest(raw, meta["sha256"])
-    if meta["sha256"] != digest:
-        raise CacheError(f"{where}: its sha256 is {digest}, allowed is {meta['sha256']} as in its header")
     try:
-        return load(raw), json.loads(meta["manifest"])
-    except (SafetensorError, KeyError, ValueError, OverflowError) as error:
+        with Path(path).open("rb", buffering=0) as file:
+            size = os.fstat(file.fileno()).st_size
+            if size > 0:
+                return _content(file, size, f"file {path}", schema, wide)
+            raw = file.read()  # of what has no size beforehand, as a pipe
+    except OSError as error:
+        raise CacheError(f"file {path} cannot be read ({error.strerror}), allowed is a file written by save") from error
+    return parse(raw, f"file {path}", schema, wide=wide)
+
+
+def parse(raw: bytes, where: str, schema: str, *, wide: Collection[str] = ()) -> tuple[Tensors, Any]:
+    """As `load`, of bytes that were read already."""
+    return _content(BytesIO(raw), len(raw), where, schema, wide)
+
+
+def _content(file: _Source, size: int, where: str, schema: str, wide: Collection[str]) -> tuple[Tensors, Any]:
+    """Read everything, then give it out if the hash is right."""
+    try:
+        start = _filled(file, bytearray(min(8, size)))
+        length = int.from_bytes(start, "little")
+        if size < 8 or length > size - 8:
+            raise CacheError(f"{where} is {size} bytes long, allowed is {length + 8} or more: it is truncated")
+        raw = bytes(start + _filled(file, bytearray(length)))
+        header, meta = _header(raw, where, schema)
+        digest = hashlib.sha256(_sealed(raw, meta["sha256"], _UNSEALED))
+        tensors = _tensors(file, header, size - len(raw), digest, wide)
+        if meta["sha256"] != digest.hexdigest():
+            said, found = meta["sha256"], digest.hexdigest()
+            raise CacheError(f"{where}: its sha256 is {found}, allowed is {said} as in its header")
+        return tensors, json.loads(meta["manifest"])
+    except CacheError:
+        raise
+    except (KeyError, ValueError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise CacheError(f"{where} is damaged ({error}), allowed is a file written by save") from error
 
 
-def _sealed(raw: bytes, old: str, new: str) -> bytes:
-    """The file with another hash in its header; quotes inside the manifest are escaped, so there is only one place."""
+def _tensors(file: _Source, header: dict[str, Any], size: int, digest: Any, wide: Collection[str]) -> Tensors:
+    """The arrays behind the header, which must follow each other to the end of the file; all of it goes into a hash."""
+    made, at, room = {}, 0, np.empty(PIECE, dtype=np.uint8)
+    for name, spec in sorted(header.items(), key=lambda entry: tuple(entry[1]["data_offsets"])):
+        kind, shape, (start, stop) = np.dtype(_TYPES[spec["dtype"]]), spec["shape"], spec["data_offsets"]
+        count = math.prod(shape)
+        if min(shape, default=0) < 0 or start != at or stop != at + count * kind.itemsize or stop > size:
+            raise ValueError(f"{name} of shape {shape} is at {start}..{stop} of {size} bytes")
+        if name in wide and kind != np.float32:
+            raise ValueError(f"{name} is {kind}, allowed is an array of float32")
+        values = np.empty(count, dtype=np.float64 if name in wide else kind)
+        step = PIECE // kind.itemsize
+        for first in range(0, count, step):
+            part = values[first : first + step]
+            piece = room[: len(part) * kind.itemsize]
+            digest.update(_filled(file, piece.data))
+            with np.errstate(invalid="ignore"):  # a damaged file may hold a nan that signals
+                part[:] = piece.view(kind)
+        made[name] = values.reshape(shape)
+        at = stop
+    if at != size:
+        raise ValueError(f"{size - at} bytes follow the last array")
+    return made
+
+
+def _filled(file: _Source, room: Any) -> Any:
+    """The room, filled from a file."""
+    view, found = memoryview(room), 0
+    while found < len(view):
+        more = file.readinto(view[found:])
+        if not more:
+            raise ValueError(f"it ends {len(view) - found} bytes early")
+        found += more
+    return room
+
+
+def _sealed(header: bytes, old: str, new: str) -> bytes:
+    """The header with another hash in it; quotes inside the manifest are escaped, so there is only one place."""
     before, after = (f'"sha256":"{text}"'.encode(errors="replace") for text in (old, new))
-    return raw.replace(before, after, 1)
+    return header.replace(before, after, 1)
 
 
-def _digest(raw: bytes, written: str) -> str:
-    """SHA-256 of a whole file but for the hash that is written in it: not a byte of header or data may change."""
-    return hashlib.sha256(_sealed(raw, written, _UNSEALED)).hexdigest()
-
-
-def _header(raw: bytes, where: str, schema: str) -> dict[str, str]:
-    """The metadata of a sealed file."""
-    length = int.from_bytes(raw[:8], "little")
-    if len(raw) < 8 or length > len(raw) - 8:
-        raise CacheError(f"{where} is {len(raw)} bytes long, allowed is {length + 8} or more: it is truncated")
+def _header(raw: bytes, where: str, schema: str) -> tuple[dict[str, Any], dict[str, str]]:
+    """What the header of a sealed file says of its arrays, and its metadata."""
     try:
-        meta = json.loads(raw[8 : 8 + length].decode())["__metadata__"]
-        found = {str(k): str(v) for k, v in meta.items()}
+        header = json.loads(raw[8:].decode())
+        found = {str(k): str(v) for k, v in header.pop("__metadata__").items()}
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise CacheError(f"{where} is damaged ({error}), allowed is a file written by save") from error
     if found.get("schema") != schema:
         raise CacheError(f"{where}: schema is {found.get('schema')!r}, allowed is {schema!r}")
     if sorted(found) != ["manifest", "schema", "sha256"]:
         raise CacheError(f"{where}: the header holds {sorted(found)}, allowed are manifest, schema, sha256")
-    return found
+    return header, found

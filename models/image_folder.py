@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from offramp.models import torchvision_ops
 from offramp.models.data import Split
@@ -12,6 +12,8 @@ from offramp.models.data import Split
 torchvision_ops.ensure()
 from torchvision.datasets import ImageFolder  # noqa: E402  (its operators must be declared first)
 
+# Pillow's answers to damage: a damaged PNG is a SyntaxError, a damaged number in a header a ValueError.
+UNREADABLE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
 _HOLD_OUT_SEED = 20_240_110  # which images are held out never changes with a run's seed
 
 
@@ -74,7 +76,7 @@ def _read(folder: Path, size: int) -> tuple[npt.NDArray[np.uint8], npt.NDArray[n
         try:
             with Image.open(path) as image:
                 images[i] = _centre(image.convert("RGB"), size)
-        except (UnidentifiedImageError, OSError) as error:
+        except UNREADABLE as error:
             raise ValueError(f"{path} cannot be read as an image ({error})") from error
     return images, np.array(listed.targets, dtype=np.int64), listed.classes
 

@@ -5,6 +5,7 @@ import hashlib
 import json
 import os
 import tempfile
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -367,3 +368,35 @@ def test_missing_and_foreign_arrays():
     assert "float64" in refused(sealed({**tensors, "label": tensors["label"].astype(np.float64)}, meta))
     assert "'more'" in refused(sealed({**tensors, "more": np.zeros(2)}, meta))
     assert "holds ['extra'" in refused(sealed(tensors, {**meta, "extra": "1"}))
+
+
+@pytest.mark.parametrize("small", [False, True])
+def test_a_file_of_many_pieces_is_read_as_it_was_written(small, tmp_path, monkeypatch):
+    """Files are read and decoded piece by piece; here the pieces are a few numbers long."""
+    made().save(tmp_path / "c", small=small)
+    whole = ConfidenceCache.load(tmp_path / "c")
+    monkeypatch.setattr("offramp.environments.sealed.PIECE", 24)
+    monkeypatch.setattr("offramp.environments.compact.PIECE", 3)
+    found = ConfidenceCache.load(tmp_path / "c")
+    for name in ("confidence", "prediction", "label", "sample", "split"):
+        assert np.array_equal(getattr(found, name), getattr(whole, name))
+        assert getattr(found, name).flags.writeable
+
+
+def test_a_pipe_is_read_like_a_file(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    writer = threading.Thread(target=lambda: (tmp_path / "pipe").write_bytes(valid_file()))
+    writer.start()
+    found = ConfidenceCache.load(tmp_path / "pipe")
+    writer.join()
+    assert np.array_equal(found.confidence, made().confidence)
+
+
+def test_confidences_of_another_type_are_refused():
+    raw = valid_file()
+    length = int.from_bytes(raw[:8], "little")
+    meta = json.loads(raw[8 : 8 + length])["__metadata__"]
+    tensors = load(raw)
+    for kind in (np.float64, np.float16):
+        changed = {**tensors, "confidence": tensors["confidence"].astype(kind)}
+        assert "allowed is an array of float32" in refused(sealed(changed, meta))
