@@ -1,5 +1,7 @@
 """`offramp extract`: images and weights in, confidence cache out; one forward pass per condition gives all exits."""
 
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import hydra
@@ -16,6 +18,7 @@ from offramp.models.data import Split
 from offramp.models.distort import Distortion
 from offramp.models.experts import SCHEMA as EXPERTS
 from offramp.models.experts import Experts
+from offramp.models.extract import Progress as Reporter
 from offramp.models.extract import extract
 from offramp.models.fitting_set import FEWEST
 from offramp.models.router import DEFAULT, load_router
@@ -26,31 +29,15 @@ from offramp.models.weights import load_weights, read_card
 SAMPLES = 8
 
 
-def samples(split: Split, distortions: list[Distortion]) -> Image.Image:
-    """A sheet: one row per condition, the same few images in each, 32 x 32 pixels apiece."""
-    chosen = split.take(SAMPLES)
+def samples(chosen: Split, distortions: Sequence[Distortion], *, shrink: int = 1) -> Image.Image:
+    """A sheet: one row per condition, the same few images in each, their sides divided by `shrink`."""
     rows = [np.concatenate(list(d(chosen.images, chosen.index)), axis=1) for d in distortions]
-    return Image.fromarray(np.concatenate(rows, axis=0))
+    return Image.fromarray(np.concatenate(rows, axis=0)).reduce(shrink)
 
 
-def run(cfg: DictConfig) -> Path:
-    """Extract as the configuration says and return the path of the cache that ships with the package."""
-    console = Console()
-    torch.set_num_threads(cfg.threads)
-    splits: dict[str, Split] = instantiate(cfg.data)
-    if cfg.images is not None:
-        splits = {part: split.take(cfg.images) for part, split in splits.items()}
-    few = len(splits["validation"].labels)
-    if few < FEWEST:  # before the passes, which take long, and not after them
-        raise ValueError(f"validation images are {few}, allowed are {FEWEST} or more: temperatures are fitted on them")
-    distortions: list[Distortion] = list(instantiate(cfg.conditions, _convert_="all"))
-    network = instantiate(cfg.network).to(memory_format=torch.channels_last)
-    card = load_weights(network, _file(cfg.weights, f"{cfg.name}.safetensors"))
-    heads = _file(cfg.experts, f"{cfg.name}.experts.safetensors")
-    experts, which = Experts.load(network, heads), DEFAULT if cfg.router is None else Path(cfg.router)
-    router = load_router(which)
-    console.print(f"{cfg.name}: {card['epochs']} epochs, seed {card['seed']}; experts {', '.join(experts.families)}")
-    folder = Path(cfg.folder)
+@contextmanager
+def reported(console: Console, distortions: Sequence[Distortion]) -> Iterator[Reporter]:
+    """A bar for each condition, and a line when it is done; what is given goes to an extraction as its `progress`."""
     columns = (TextColumn("{task.description:<16}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console) as bar:
         tasks = {d.name: bar.add_task(d.name, total=None) for d in distortions}
@@ -60,6 +47,26 @@ def run(cfg: DictConfig) -> Path:
             if done == total:
                 console.print(f"{condition}: {'was there' if np.isnan(rate) else f'{rate:.0f} images a second'}")
 
+        yield progress
+
+
+def run(cfg: DictConfig) -> Path:
+    """Extract as the configuration says and return the path of the cache that ships with the package."""
+    console = Console()
+    torch.set_num_threads(cfg.threads)
+    splits: dict[str, Split] = instantiate(cfg.data)
+    if cfg.images is not None:
+        splits = {part: split.take(cfg.images) for part, split in splits.items()}
+    check_validation(splits)
+    distortions: list[Distortion] = list(instantiate(cfg.conditions, _convert_="all"))
+    network = instantiate(cfg.network).to(memory_format=torch.channels_last)
+    card = load_weights(network, file_of(cfg.weights, f"{cfg.name}.safetensors"))
+    heads = file_of(cfg.experts, f"{cfg.name}.experts.safetensors")
+    experts, which = Experts.load(network, heads), DEFAULT if cfg.router is None else Path(cfg.router)
+    router = load_router(which)
+    console.print(f"{cfg.name}: {card['epochs']} epochs, seed {card['seed']}; experts {', '.join(experts.families)}")
+    folder = Path(cfg.folder)
+    with reported(console, distortions) as progress:
         found = extract(experts, router, splits, distortions, folder, progress)
     test = found.split == SPLITS.index("test")
     place = np.where(test, np.cumsum(test), np.cumsum(~test)) - 1  # of each sample in its split
@@ -71,13 +78,21 @@ def run(cfg: DictConfig) -> Path:
     found.cache(test | (place < cfg.small.validation), notes=notes).save(small, small=True)
     logits = folder / f"{cfg.name}.logits.safetensors"
     found.table(place < np.where(test, cfg.small.logits, cfg.small.validation)).save(logits)
-    samples(splits["test"], distortions).save(folder / f"{cfg.name}.samples.png")
+    samples(splits["test"].take(SAMPLES), distortions).save(folder / f"{cfg.name}.samples.png")
     for path in (every, small, logits):
         console.print(f"{path}, {path.stat().st_size / 1e6:.1f} MB")
     return small
 
 
-def _file(given: str | None, shipped: str) -> Path:
+def check_validation(splits: Mapping[str, Split]) -> None:
+    """Refuse too few validation images before the passes, which take long, and not after them."""
+    few = len(splits["validation"].labels)
+    if few < FEWEST:
+        raise ValueError(f"validation images are {few}, allowed are {FEWEST} or more: temperatures are fitted on them")
+
+
+def file_of(given: str | None, shipped: str) -> Path:
+    """A path that was given, or that of a file which ships with the package."""
     return SHIPPED / shipped if given is None else Path(given)
 
 

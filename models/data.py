@@ -39,6 +39,12 @@ class Split:
         """The first n images (all of them where there are fewer)."""
         return Split(images=self.images[:n], labels=self.labels[:n], index=self.index[:n])
 
+    def spread(self, n: int) -> "Split":
+        """So many images, evenly apart (all where there are fewer): some of each class, where class follows class."""
+        total = len(self.labels)
+        at = np.arange(min(n, total)) * total // max(1, min(n, total))
+        return Split(images=self.images[at], labels=self.labels[at], index=self.index[at])
+
 
 def cifar10(root: str | Path, *, download: bool = False) -> dict[str, Split]:
     """Read CIFAR-10 as "train" (45,000), "validation" (5,000 of the published training set) and "test" (10,000).

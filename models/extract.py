@@ -1,7 +1,7 @@
 """Runs a network with its experts over distorted images, once per condition, and makes the confidence cache of it."""
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -38,7 +38,7 @@ class Extraction:
     logits
         Relative to the largest of each answer, one array (N, E, L, K) float16 for each condition.
     router
-        Probability of each expert, one array (N, E) float32 for each condition.
+        Probability of each expert, one array (N, E) float32 for each condition; None without a router.
     label, sample, split
         True class, index in the published split, 0 = validation or 1 = test, (N,) each.
     distortions, experts, profile, hashes
@@ -47,7 +47,7 @@ class Extraction:
     """
 
     logits: Sequence[npt.NDArray[np.float16]]
-    router: Sequence[npt.NDArray[np.float32]]
+    router: Sequence[npt.NDArray[np.float32]] | None
     label: npt.NDArray[np.int64]
     sample: npt.NDArray[np.int64]
     split: npt.NDArray[np.int8]
@@ -80,17 +80,12 @@ class Extraction:
 
     def cache(self, keep: npt.NDArray[np.bool_], *, notes: Mapping[str, Any]) -> ConfidenceCache:
         """The confidence cache of the samples that a mask (N,) picks."""
-        confidence, prediction, spread = [], [], []
-        for z in self.logits:
-            values = z[keep].astype(np.float64).transpose(1, 0, 2, 3)
-            confidence.append(1.0 / np.exp(values - values.max(axis=-1, keepdims=True)).sum(axis=-1))
-            prediction.append(values.argmax(axis=-1))
-            spread.append(spread_of(values))
+        confidence, prediction, spread = spoken(z[keep].transpose(1, 0, 2, 3) for z in self.logits)
         return ConfidenceCache.from_arrays(
-            confidence=np.stack(confidence),
-            prediction=np.stack(prediction),
-            spread=np.stack(spread),
-            router=np.stack([r[keep] for r in self.router]),
+            confidence=confidence,
+            prediction=prediction,
+            spread=spread,
+            router=None if self.router is None else np.stack([r[keep] for r in self.router]),
             calibrations=self.temperatures(),
             label=self.label[keep],
             sample=self.sample[keep],
@@ -118,6 +113,19 @@ class Extraction:
             experts=tuple(self.experts),
             hashes=self.hashes,
         )
+
+
+def spoken(
+    logits: Iterable[npt.NDArray[np.float16]],
+) -> tuple[Floats, npt.NDArray[np.int64], npt.NDArray[np.uint8]]:
+    """Confidence, prediction and spread of the logits (..., K) of each condition in turn, conditions first."""
+    confidence, prediction, spread = [], [], []
+    for z in logits:
+        values = z.astype(np.float64)
+        confidence.append(1.0 / np.exp(values - values.max(axis=-1, keepdims=True)).sum(axis=-1))
+        prediction.append(values.argmax(axis=-1))
+        spread.append(spread_of(values))
+    return np.stack(confidence), np.stack(prediction), np.stack(spread)
 
 
 @torch.no_grad()
@@ -176,6 +184,104 @@ def profile_of(network: MultiExitNetwork, experts: Experts | None = None, router
     )
 
 
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Rows:
+    """The images of the validation and the test split, one after the other, N in all.
+
+    Parameters
+    ----------
+    images
+        (N, height, width, 3) uint8.
+    label, sample, split
+        True class, index in the published split, 0 = validation or 1 = test, (N,) each.
+    noise
+        The number that an image gets its noise by, (N,).
+    hashes
+        SHA-256 of each split.
+
+    """
+
+    images: Images
+    label: npt.NDArray[np.int64]
+    sample: npt.NDArray[np.int64]
+    split: npt.NDArray[np.int8]
+    noise: npt.NDArray[np.int64]
+    hashes: Mapping[str, str]
+
+    @classmethod
+    def of(cls, splits: Mapping[str, Split]) -> "Rows":
+        """The rows of these splits."""
+        used = {name: splits[name] for name in SPLITS}
+        # Numbers start at 0 in each data set: without this a validation image would share its noise with a test image.
+        apart = {name: place * FIELDS_APART for place, name in enumerate(reversed(SPLITS))}
+        return cls(
+            images=np.concatenate([s.images for s in used.values()]),
+            label=np.concatenate([s.labels for s in used.values()]),
+            sample=np.concatenate([s.index for s in used.values()]),
+            split=np.concatenate([np.full(len(s.labels), SPLITS.index(n), dtype=np.int8) for n, s in used.items()]),
+            noise=np.concatenate([s.index + apart[n] for n, s in used.items()]),
+            hashes={name: split.hash for name, split in used.items()},
+        )
+
+
+def each_condition(
+    answer: Callable[[Images], dict[str, Tensor]],
+    rows: Rows,
+    distortions: Sequence[Distortion],
+    folder: Path,
+    progress: Progress,
+    *,
+    hashes: Mapping[str, str],
+    chunk: int,
+    schema: str = PART,
+    asked: Mapping[str, Any] | None = None,
+) -> list[dict[str, Tensor]]:
+    """What is answered to all images under each condition, from the folder where a call before this one left it there.
+
+    Parameters
+    ----------
+    answer
+        Turns images (n, height, width, 3) into tensors, n first.
+    rows, distortions, folder, progress, chunk
+        See `extract`.
+    hashes
+        SHA-256 of the weights that answer.
+    schema, asked
+        Kind of the files in the folder, and whatever else their content depends on.
+
+    Raises
+    ------
+    WeightsError
+        A file in the folder belongs to other weights, images or parameters.
+    ValueError
+        No condition is pristine.
+
+    """
+    if PRISTINE not in [d.family for d in distortions]:
+        raise ValueError(f"conditions are {[d.name for d in distortions]}, allowed is a list with a pristine one")
+    folder.mkdir(parents=True, exist_ok=True)
+    total, found = len(rows.images), []
+    for distortion in distortions:
+        path = folder / f"{distortion.name.replace(' ', '_')}.safetensors"
+        identity = {"distortion": asdict(distortion), "hashes": {**hashes, **rows.hashes}, **(asked or {})}
+        if path.exists():
+            part, header = read_tensors(path, schema)
+            if header != identity:
+                raise WeightsError(f"{path} belongs to other weights, images or parameters; move it away")
+            progress(distortion.name, total, total, float("nan"))
+        else:
+            start, done = time.perf_counter(), []
+            for first in range(0, total, chunk):
+                batch = slice(first, first + chunk)
+                done.append(answer(distortion(rows.images[batch], rows.noise[batch])))
+                n = min(first + chunk, total)
+                progress(distortion.name, n, total, n / (time.perf_counter() - start))
+            part = {name: torch.cat([d[name] for d in done]) for name in done[0]}
+            write_tensors(path, part, identity, schema)
+        found.append(part)
+    return found
+
+
 def extract(
     experts: Experts,
     router: Router,
@@ -209,47 +315,19 @@ def extract(
     """
     if tuple(experts.families) != FAMILIES:
         raise ValueError(f"experts are {experts.families}, allowed with a router are {FAMILIES}, in this order")
-    if PRISTINE not in [d.family for d in distortions]:
-        raise ValueError(f"conditions are {[d.name for d in distortions]}, allowed is a list with a pristine one")
-    folder.mkdir(parents=True, exist_ok=True)
-    used = {name: splits[name] for name in SPLITS}
-    hashes = {
-        "model": model_hash(experts.network),
-        "experts": model_hash(experts),
-        "router": model_hash(router),
-        **{name: split.hash for name, split in used.items()},
-    }
-    images = np.concatenate([s.images for s in used.values()])
-    index = np.concatenate([s.index for s in used.values()])
-    # Numbers start at 0 in each data set: without this a validation image would share its noise with a test image.
-    field = np.concatenate([s.index + apart * FIELDS_APART for apart, s in enumerate(reversed(used.values()))][::-1])
-    found = []
-    for distortion in distortions:
-        path = folder / f"{distortion.name.replace(' ', '_')}.safetensors"
-        identity = {"distortion": asdict(distortion), "hashes": hashes}
-        if path.exists():
-            part, header = read_tensors(path, PART)
-            if header != identity:
-                raise WeightsError(f"{path} belongs to other weights, images or parameters; move it away")
-            progress(distortion.name, len(images), len(images), float("nan"))
-        else:
-            start, done = time.perf_counter(), []
-            for first in range(0, len(images), chunk):
-                batch = slice(first, first + chunk)
-                done.append(answers(experts, router, distortion(images[batch], field[batch])))
-                n = min(first + chunk, len(images))
-                progress(distortion.name, n, len(images), n / (time.perf_counter() - start))
-            part = {name: torch.cat([d[name] for d in done]) for name in done[0]}
-            write_tensors(path, part, identity, PART)
-        found.append(part)
+    hashes = {"model": model_hash(experts.network), "experts": model_hash(experts), "router": model_hash(router)}
+    rows = Rows.of(splits)
+    found = each_condition(
+        lambda images: answers(experts, router, images), rows, distortions, folder, progress, hashes=hashes, chunk=chunk
+    )
     return Extraction(
         logits=[part["logits"].numpy() for part in found],
         router=[part["router"].numpy() for part in found],
-        label=np.concatenate([s.labels for s in used.values()]),
-        sample=index,
-        split=np.concatenate([np.full(len(s.labels), SPLITS.index(n), dtype=np.int8) for n, s in used.items()]),
+        label=rows.label,
+        sample=rows.sample,
+        split=rows.split,
         distortions=distortions,
         experts=experts.families,
         profile=profile_of(experts.network, experts, router.macs),
-        hashes=hashes,
+        hashes={**hashes, **rows.hashes},
     )

@@ -95,9 +95,9 @@ class MultiExitNetwork(nn.Module):
             logits.append(head(features))
         return torch.stack(logits, 1)
 
-    def backbone(self, x: Tensor) -> Tensor:
-        """Logits of the last exit alone (batch, classes), as the network without side exits computes them."""
-        for segment in self.segments:
+    def backbone(self, x: Tensor, cut: int = 0) -> Tensor:
+        """Logits of the last exit alone (batch, classes), from the feature map at the cut or from the input."""
+        for segment in self.segments[cut:]:
             x = segment(x)
         out: Tensor = self.heads[-1](x)
         return out
