@@ -198,7 +198,8 @@ class CeeBERT:
     :math:`C_1` so far where that head is passed over.
 
     Vectors never observed come first, the one chosen least often, of equals the highest.  A cloud answer counts with
-    the last exit's confidence also in a world with a fallback.
+    the last exit's confidence also in a world with a fallback.  Its vectors stand behind its arms as they were at the
+    start: `Engine.change` refuses another table.
 
     """
 

@@ -39,13 +39,14 @@ from offramp.bandits.rows import (
 from offramp.bandits.state import ARMS, EXITS, FREE, HEADER, T, choose, pack, uniform
 from offramp.bandits.two_window import TwoWindow
 
-PARAMETERS = CHAIN + 14
+PARAMETERS = CHAIN + 15
 (
     GROWTH,
     KEEP,
     CHANCE,
     SPEND,
     EVERY,
+    TOLERANCE,
     SINCE,
     PLANNED,
     DIRECT,
@@ -62,17 +63,23 @@ STALE = 1e300  # rounds since the last plan, of a plan that no longer holds
 
 
 @kernel
+def apart(now: float, planned: float, tolerance: float) -> bool:
+    """Do two prices differ by more than a share of the smaller one?  Any two do where one of them is 0 or infinite."""
+    if now == planned:
+        return False
+    gap = abs(now - planned)
+    return gap == math.inf or gap > tolerance * min(now, planned)
+
+
+@kernel
 def repriced(state: FloatArray, row: FloatArray) -> bool:
-    """Is this quote another than the one that was planned for?  It is noted down."""
-    exits = whole(row[0])
-    at = whole(state[whole(state[FREE]) + PRICED])
-    changed = state[at] != row[MU]
-    state[at] = row[MU]
+    """Is this quote too far from the one that was planned for?"""
+    free, exits = whole(state[FREE]), whole(row[0])
+    at, tolerance = whole(state[free + PRICED]), state[free + TOLERANCE]
+    changed = apart(row[MU], state[at], tolerance)
     for i in range(2 * exits + 2):
-        if state[at + 1 + i] != row[COSTS + i]:
-            state[at + 1 + i] = row[COSTS + i]
-            changed = True
-    return changed  # type: ignore[no-any-return]
+        changed = changed or apart(row[COSTS + i], state[at + 1 + i], tolerance)
+    return changed
 
 
 @kernel
@@ -107,11 +114,15 @@ def plan(state: FloatArray, row: FloatArray) -> None:
             for j in range(exits):
                 state[kept + j] = state[rule + j] if cut > 0 else math.inf
     state[free + SINCE] = 0.0
+    at = whole(state[free + PRICED])
+    state[at] = row[MU]
+    for i in range(2 * exits + 2):
+        state[at + 1 + i] = row[COSTS + i]
 
 
 @kernel
 def select(state: FloatArray, row: FloatArray) -> None:
-    """The planned cut and thresholds; a new plan every few decisions, and whenever the quote is another."""
+    """The planned cut and thresholds; a new plan every few decisions, and whenever the quote is quite another."""
     free, exits = whole(state[FREE]), whole(state[EXITS])
     state[free + SINCE] += 1.0
     if repriced(state, row) or state[free + SINCE] >= state[free + EVERY]:
@@ -216,7 +227,10 @@ class ChainUCB:
     bins
         B, bins of confidence at each exit, >= 2, finer towards 1.
     plan_every
-        Decisions between two plans at the same quote, >= 1; a new quote and an alarm are planned for at once.
+        Decisions between two plans while prices stay about the same, >= 1; an alarm is planned for at once.
+    price_tolerance
+        Share by which a price, or mu, may differ from what was planned for until the next plan, >= 0: a larger change
+        is planned for at once, and so is an offload that is offered no more, or again.  0 = any change is.
 
     Examples
     --------
@@ -239,12 +253,17 @@ class ChainUCB:
     long as a bin tells all that matters (see `offramp.bandits.exit_chain`); where it does not, they are right for the
     requests that reach an exit under the policy that is played, which is what is asked of them.
 
+    Prices from an estimate of the link differ a little in every round.  What a plan loses that is up to `plan_every`
+    decisions older than its prices is of second order in their change: where two rules cost about the same, either
+    will do.  Planning in every round costs five times the rest of the round.
+
     Its rules stand in no table of arms: of the table it takes the cuts, and `Decision.arm` is -1.  Exits at cuts that
     the table lacks do not answer.  The best (cut, threshold) that regret is measured against answers at one exit only,
     so its regret may be negative.
 
     Heads before the cut must be evaluated: in a world that evaluates only those that may answer, their thresholds are
-    kept below +inf for that, which such a world does not price.
+    kept below +inf for that, which such a world does not price.  Offloads are valued by the last exit, also in a world
+    that lets another one answer.
 
     """
 
@@ -257,6 +276,7 @@ class ChainUCB:
     on_the_way: bool = True
     bins: int = 20
     plan_every: int = 8
+    price_tolerance: float = 0.1
 
     beyond_table = True
 
@@ -264,6 +284,7 @@ class ChainUCB:
         positive("width", self.width)
         positive("alarm", self.alarm, zero=False)
         positive("audit_spend", self.audit_spend)
+        positive("price_tolerance", self.price_tolerance)
         for name, value, allowed, fits in (
             ("memory", self.memory, "a finite number >= 1", 1.0 <= self.memory < math.inf),
             ("keep", self.keep, "a number in (0, 1]", 0.0 < self.keep <= 1.0),
@@ -309,7 +330,7 @@ class ChainUCB:
             parameters=(
                 *(self.bins, self.width, HOPEFUL, float(self.on_the_way), 0.0, 0.0, 0.0),
                 *(math.exp(1.0 / self.memory), self.keep, self.audit, self.audit_spend, self.plan_every),
-                *(STALE, 0.0, 0.0, 0.0, 0.0),
+                *(self.price_tolerance, STALE, 0.0, 0.0, 0.0, 0.0),
                 *(first + chain, rules, rules + arms.exits, rules + arms.exits + len(windows[0])),
             ),
             extra=chain + quote + arms.exits + len(windows[0]) + len(windows[1]),

@@ -236,6 +236,9 @@ class ConformalFloor(Wrapper):
     the fallback), and no arm starves; but it values its arms as if there were no floor.  A policy that audits by itself
     also sees the audits of the floor, at the probability of both.
 
+    Its table of arms cannot change while it runs: `Engine.change` refuses it, since an arm that comes or goes would
+    change what every lower one is lifted to.  Start an engine anew at the floor that was reached (`start`).
+
     PLAY counts pairs of an inner arm and an arm that it is played as.  `p_action` is what the inner policy says: of one
     that draws its arm, a lower bound where the floor lifts several of its arms to the same one.
 
@@ -271,7 +274,7 @@ class ConformalFloor(Wrapper):
         ------
         ValueError
             The table has no threshold +inf at a cut of the inner policy: there the floor could not stop early answers;
-            or the inner policy plays cascades.
+            or the inner policy plays cascades, or lists arms more than once, as another floor does.
 
         """
         return [arms[index] for _, index in self._pairs(arms)]
@@ -297,6 +300,11 @@ class ConformalFloor(Wrapper):
         """(index among the inner policy's arms, index in the table) of each pair, in the table's order."""
         table = self.policy.plays(arms)
         mine = [arms[int(i)] for i in arms.part(table)[:, 0]]
+        if len(set(table)) < len(table):
+            raise ValueError(
+                f"policy is {self.policy!r}, which lists arms more than once, allowed is one that lists each once: "
+                "a floor holds no other floor, give one floor the stricter target"
+            )
         offered = {arm.cut for arm in arms.single if arm.threshold == math.inf}
         for arm in mine:
             if arm.early:

@@ -7,6 +7,7 @@ from offramp.bandits.arms import Arm, Arms
 from offramp.bandits.kernel import compiled, kernel, whole
 from offramp.bandits.loop import Block, Record, World, guarded_select, guarded_step, guarded_update, loop
 from offramp.bandits.policy import Kernels, fresh
+from offramp.bandits.pulls import coldest, offered
 from offramp.bandits.rearm import carry
 from offramp.bandits.reveal import answer_confidence, reveal_answer
 from offramp.bandits.rows import OFFLOADED, PLAY, ROUND, FloatArray
@@ -22,8 +23,8 @@ from offramp.bandits.ucb1 import (
     ROOT,
     SHARE,
     UCB1,
-    coldest,
     largest,
+    largest_offered,
 )
 
 # Behind UCB1's own numbers.  The weights are kept in the unit of round 0, in which a fresh observation weighs UNIT.
@@ -54,11 +55,13 @@ def select(state: FloatArray, row: FloatArray) -> None:
     """Each arm once, then the largest index; then everything fades."""
     free, extra, chosen = whole(state[FREE]), own(state, PARAMETERS, COLUMNS), own(state, PARAMETERS, CHOSEN)
     unit = state[extra + UNIT]
+    width = state[free + BETA] * math.sqrt(math.log(max(state[extra + TOTAL] / unit, 1.0)) * unit)
     if state[free + COLD] > 0.0:
-        best = coldest(state, chosen, own(state, PARAMETERS, PULLS))
+        best = coldest(state, row, chosen, own(state, PARAMETERS, PULLS))
     else:
-        bonus = math.log(max(state[extra + TOTAL] / unit, 1.0)) * unit
-        best = largest(state, row, state[free + BETA] * math.sqrt(bonus))
+        best = largest(state, row, width)
+    if best < 0 or not offered(state, row, whole(best)):
+        best = largest_offered(state, row, width)
     best = whole(best)
     state[chosen + best] += 1.0
     choose(state, row, best, 1.0)

@@ -7,6 +7,7 @@ from offramp.bandits.arms import Arm, Arms
 from offramp.bandits.kernel import compiled, kernel, whole
 from offramp.bandits.loop import Block, Record, World, guarded_select, guarded_step, guarded_update, loop
 from offramp.bandits.policy import Kernels, Policy, fresh, positive
+from offramp.bandits.pulls import offered
 from offramp.bandits.rearm import carry, places
 from offramp.bandits.reveal import answer_confidence, offload_cost, reveal_answer, reward
 from offramp.bandits.rows import COSTS, EXITS, MU, OFFLOADED, P_ACTION, PLAY, FloatArray, offload_cost_at
@@ -59,14 +60,6 @@ def inherited(policy: Policy, state: FloatArray, before: Arms, after: Arms, feat
         for a in set(range(arms)) - stayed:
             table[:, a] = table[:, likeliest]
     return new
-
-
-@kernel
-def offered(state: FloatArray, row: FloatArray, a: int) -> bool:
-    """Can this arm be paid for?  Not where it may have to send and sending is not offered."""
-    arms = whole(state[ARMS])
-    price = row[offload_cost_at(whole(row[EXITS])) + whole(state[HEADER + arms + a])]
-    return price < math.inf or state[HEADER + 2 * arms + a] == -math.inf  # type: ignore[no-any-return]
 
 
 @kernel

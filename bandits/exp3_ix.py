@@ -5,10 +5,11 @@ from dataclasses import dataclass
 
 from offramp.bandits.arms import Arm, Arms
 from offramp.bandits.costs import EVALUATE
-from offramp.bandits.exp3 import draw, inherited, offered, priced, proportion, spread
+from offramp.bandits.exp3 import draw, inherited, priced, proportion, spread
 from offramp.bandits.kernel import compiled, kernel, whole
 from offramp.bandits.loop import Block, Record, World, guarded_select, guarded_step, guarded_update, loop
 from offramp.bandits.policy import Kernels, positive
+from offramp.bandits.pulls import offered
 from offramp.bandits.reveal import reveal
 from offramp.bandits.rows import CONFIDENCE, CUT, EXITS, OFFLOADED, P_ACTION, PLAY, ROUND, FloatArray
 from offramp.bandits.state import ARMS, FREE, HEADER, MADE, T, choose, own, pack

@@ -42,6 +42,10 @@ def whole(x: float) -> int:
     return int(x)
 
 
+def fetch(row: Any) -> None:
+    """Ask the memory for a row that is read some rounds later, its first and its last number; nothing else happens."""
+
+
 try:
     import numba
     from llvmlite import ir
@@ -79,6 +83,25 @@ else:
     @overload(whole, inline="always")
     def _whole(x):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202  (Numba compares signatures)
         return lambda x: _compiled_whole(x)
+
+    @intrinsic  # type: ignore[untyped-decorator]
+    def _compiled_fetch(typing: Any, row: Any) -> Any:
+        def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            given = context.make_array(row)(context, builder, arguments[0])
+            i32, pointer = ir.IntType(32), ir.IntType(8).as_pointer()
+            kind = ir.FunctionType(ir.VoidType(), (pointer, i32, i32, i32))
+            ask = builder.module.declare_intrinsic("llvm.prefetch", (pointer,), kind)
+            length = builder.extract_value(given.shape, 0)
+            last = builder.gep(given.data, [builder.sub(length, length.type(1))])
+            for place in (given.data, last):
+                builder.call(ask, (builder.bitcast(place, pointer), i32(0), i32(3), i32(1)))
+            return context.get_dummy_value()
+
+        return types.none(row), code
+
+    @overload(fetch, inline="always")
+    def _fetch(row):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+        return lambda row: _compiled_fetch(row)
 
     class _Apart(Compiler):  # type: ignore[misc]
         """Numba's own compiler, told that no two arguments share memory."""

@@ -8,6 +8,7 @@ from offramp.bandits.kernel import compiled, kernel, whole
 from offramp.bandits.linear import absorb, bounded, correct, doubt_each, fade, predict_each, size, start
 from offramp.bandits.loop import Block, Record, World, guarded_select, guarded_step, guarded_update, loop
 from offramp.bandits.policy import Kernels, fresh, positive
+from offramp.bandits.pulls import coldest
 from offramp.bandits.rearm import carry
 from offramp.bandits.reveal import answer_confidence, offload_cost, reveal, reward
 from offramp.bandits.rows import (
@@ -70,26 +71,6 @@ def describe(state: FloatArray, row: FloatArray, recent: float, first: int, stop
 
 
 @kernel
-def offered(state: FloatArray, row: FloatArray, a: int) -> bool:
-    """May the arm be played: does it never offload, or is there a price for it?"""
-    arms = whole(state[ARMS])
-    at = offload_cost_at(whole(row[EXITS])) + whole(state[HEADER + arms + a])
-    return state[HEADER + 2 * arms + a] == -math.inf or row[at] < math.inf  # type: ignore[no-any-return]
-
-
-@kernel
-def coldest_offered(state: FloatArray, row: FloatArray) -> int:
-    """Among the arms without feedback that are offered, the one chosen least often; -1 where there is none."""
-    chosen, pulls = own(state, PARAMETERS, CHOSEN), own(state, PARAMETERS, PULLS)
-    best = -1
-    for a in range(whole(state[ARMS])):
-        colder = best < 0 or state[chosen + a] < state[chosen + best]
-        if state[pulls + a] == 0.0 and colder and offered(state, row, a):
-            best = a
-    return best
-
-
-@kernel
 def largest(state: FloatArray, row: FloatArray) -> int:
     """Among the arms with feedback that are offered, the one with the largest index; ties go to the lowest arm."""
     arms, free, exits, mu = whole(state[ARMS]), whole(state[FREE]), whole(row[EXITS]), row[MU]
@@ -137,7 +118,7 @@ def select(state: FloatArray, row: FloatArray) -> None:
     free = whole(state[FREE])
     best = -1
     if state[free + COLD] > 0.0:
-        best = coldest_offered(state, row)
+        best = coldest(state, row, own(state, PARAMETERS, CHOSEN), own(state, PARAMETERS, PULLS))
     if best < 0:
         best = largest(state, row)
     state[own(state, PARAMETERS, CHOSEN) + best] += 1.0

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from offramp.bandits.kernel import kernel, whole
+from offramp.bandits.kernel import fetch, kernel, whole
 from offramp.bandits.reveal import FALLBACK, answer_confidence, depth, edge_cost, fall_back, offload_cost
 from offramp.bandits.rows import (
     ANSWERED_AT,
@@ -52,6 +52,8 @@ FIELDS = (
     "bytes",
 )
 REWARD, EDGE, OFFLOAD, REGRET, OFFLOADS, AUDITS, CORRECT, AGREEMENT, MACS, BYTES = range(len(FIELDS))
+
+AHEAD = 8  # rounds from asking for a sample's facts to reading them: they lie all over the memory
 
 
 class World(NamedTuple):
@@ -119,10 +121,10 @@ def score(
     totals[BYTES] += (seen[OFFLOADED] + seen[AUDITED]) * work[1, whole(row[CUT])]
     if seen[AUDITED] == 1.0:  # what an arm is worth leaves audits out: the offload, and the way from the answer to it
         totals[REGRET] += row[MU] * (offload + (edge - row[COSTS + at + 1]))
-    if row[ARM] >= 0.0:
-        arm = whole(row[ARM])
-        totals[REGRET] += gap[arm]
-        totals[len(FIELDS) + arm] += 1.0
+    arm = row[ARM]
+    if arm >= 0.0:
+        totals[REGRET] += gap[whole(arm)]
+        totals[len(FIELDS) + whole(arm)] += 1.0
     else:
         note_rule(row, at_round, rules, totals)
 
@@ -185,13 +187,16 @@ def loop(
         if dry(state) or full(rules):
             at[0] = before + i
             return int(i)
+        if i + AHEAD < rounds:
+            fetch(confidence[whole(conditions[i + AHEAD]), whole(samples[i + AHEAD])])
+            fetch(prediction[whole(conditions[i + AHEAD]), whole(samples[i + AHEAD])])
         sample, condition, price = whole(samples[i]), whole(conditions[i]), whole(prices[i])
         if price != quoted:  # select leaves the quote in a row as it is
             for k in range(width):
-                row[k] = quotes[price, k]
+                row[whole(k)] = quotes[price, whole(k)]
             quoted = price
         for k in range(features):
-            row[width + k] = context[condition, sample, k]
+            row[whole(width + k)] = context[condition, sample, whole(k)]
         select(state, row)
         truth, classes = confidence[condition, sample], prediction[condition, sample]
         reveal(truth, classes, row, options, seen)

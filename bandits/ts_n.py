@@ -73,6 +73,7 @@ class GridThompson:
     arm.  Here one observation of each arm stands in for the prior, and the chances are computed on a grid
     (`offramp.bandits.largest_draw`), within .005 of what independent draws would give.  Draws are independent although
     side observations tie the means of neighbours together: arms with equal outcomes share the chance of being played.
+    A cloud answer counts with the last exit's confidence also in a world with a fallback.
 
     """
 

@@ -3,13 +3,13 @@
 import math
 from dataclasses import dataclass
 
-from offramp.bandits import pulls as common
 from offramp.bandits import ucb1_published
 from offramp.bandits.arms import Arm, Arms
 from offramp.bandits.index_policy import IndexPolicy
 from offramp.bandits.kernel import compiled, kernel, whole
 from offramp.bandits.loop import Block, Record, World, guarded_select, guarded_step, guarded_update, loop
 from offramp.bandits.policy import Kernels, positive
+from offramp.bandits.pulls import coldest, offered
 from offramp.bandits.reveal import answer_confidence, reveal_answer
 from offramp.bandits.rows import COSTS, EXITS, MU, OFFLOADED, PLAY, FloatArray
 from offramp.bandits.state import ARMS, FADED, FREE, HEADER, T, choose, own, pack
@@ -31,16 +31,6 @@ def initial(arms: Arms, plays: list[Arm], features: int, beta: float) -> FloatAr
         columns=COLUMNS,
         untried=(COLD, PULLS),
     )
-
-
-@kernel
-def coldest(state: FloatArray, chosen: int, pulls: int) -> int:
-    """Among the arms without feedback, the one chosen least often: each once, also where feedback is late."""
-    best = -1
-    for a in range(whole(state[ARMS])):
-        if state[pulls + a] == 0.0 and (best < 0 or state[chosen + a] < state[chosen + best]):
-            best = a
-    return best
 
 
 @kernel
@@ -67,16 +57,16 @@ def largest(state: FloatArray, row: FloatArray, width: float) -> int:
 
 @kernel
 def largest_offered(state: FloatArray, row: FloatArray, width: float) -> int:
-    """As `coldest`, then `largest`, among the arms that are offered; the lowest arm where none is."""
-    pulls, exits = own(state, PARAMETERS, PULLS), whole(row[EXITS])
+    """As `pulls.coldest`, then `largest`, among the arms that are offered; the lowest arm where none is."""
+    tried, exits = own(state, PARAMETERS, PULLS), whole(row[EXITS])
     mean, share = own(state, PARAMETERS, CONFIDENCE), own(state, PARAMETERS, SHARE)
     root = own(state, PARAMETERS, ROOT)
-    best = common.coldest(state, row, own(state, PARAMETERS, CHOSEN), pulls)
+    best = coldest(state, row, own(state, PARAMETERS, CHOSEN), tried)
     if best >= 0:
         return best
     highest, best = -math.inf, 0
     for a in range(whole(state[ARMS])):
-        if state[pulls + a] > 0.0 and common.offered(state, row, a):
+        if state[tried + a] > 0.0 and offered(state, row, a):
             at = COSTS + whole(state[HEADER + whole(state[ARMS]) + a])
             price = row[at]
             if state[share + a] > 0.0:
@@ -94,29 +84,30 @@ def select(state: FloatArray, row: FloatArray) -> None:
     free = whole(state[FREE])
     chosen = own(state, PARAMETERS, CHOSEN)
     if state[free + COLD] > 0.0:
-        best = coldest(state, chosen, own(state, PARAMETERS, PULLS))
+        best = coldest(state, row, chosen, own(state, PARAMETERS, PULLS))
     else:
         best = largest(state, row, state[free + BETA] * math.sqrt(math.log(max(state[T], 1.0))))
+    if best < 0 or not offered(state, row, whole(best)):
+        best = largest_offered(state, row, state[free + BETA] * math.sqrt(math.log(max(state[T], 1.0))))
     best = whole(best)
-    if not common.offered(state, row, best):
-        width = state[free + BETA] * math.sqrt(math.log(max(state[T], 1.0)))
-        best = whole(largest_offered(state, row, width))
-    state[chosen + best] += 1.0
     choose(state, row, best, 1.0)
+    state[chosen + best] += 1.0
 
 
 @kernel
 def update(state: FloatArray, decision: FloatArray, observation: FloatArray) -> None:
     """Move the played arm's mean confidence and offload share by one observation."""
     a = whole(decision[PLAY])
-    pulls = own(state, PARAMETERS, PULLS) + a
+    pulls, root = own(state, PARAMETERS, PULLS) + a, own(state, PARAMETERS, ROOT) + a
     mean, share = own(state, PARAMETERS, CONFIDENCE) + a, own(state, PARAMETERS, SHARE) + a
-    if state[pulls] == 0.0:
+    before = state[pulls]
+    n = before + 1.0  # in a register: read back from the state, each division would wait for the store
+    if before == 0.0:
         state[whole(state[FREE]) + COLD] -= 1.0
-    state[pulls] += 1.0
-    state[mean] += (answer_confidence(observation) - state[mean]) / state[pulls]
-    state[share] += (observation[OFFLOADED] - state[share]) / state[pulls]
-    state[own(state, PARAMETERS, ROOT) + a] = 1.0 / math.sqrt(state[pulls])
+    state[pulls] = n
+    state[mean] += (answer_confidence(observation) - state[mean]) / n
+    state[share] += (observation[OFFLOADED] - state[share]) / n
+    state[root] = 1.0 / math.sqrt(n)
 
 
 @kernel

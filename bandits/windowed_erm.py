@@ -242,6 +242,7 @@ class WindowedERM:
     (+inf), and so is an arm that may offload from such a cut.
 
     Ties go to the lowest arm.  Before the first tuning all arms are worth the same but for their edge cost.
+    Offloads are valued by the last exit, also in a world that lets another one answer.
 
     """
 

@@ -26,16 +26,19 @@ def rollout_c(quick: bool) -> Iterator[Row]:
         contract: Yardstick(arrays, arms, part, beta=policy.beta, contract=contract, name=name)
         for contract, name in (("off", "ucb1"), ("fast", "ucb1"))
     }
-    rows = Yardstick(arrays, arms, part, beta=policy.beta, contract="off", name="ucb1_rows")
+    rows, ahead = (
+        Yardstick(arrays, arms, part, beta=policy.beta, contract="off", name=name)
+        for name in ("ucb1_rows", "ucb1_ahead")
+    )
 
     def ours() -> Record:
         kept = record(arms, rounds)
         policy.kernels.rollout(policy.initial(arms, 0), arrays, block, kept)
         return kept
 
-    checks = {name: same(ours(), y.play(block)) for name, y in {**c, "rows": rows}.items()}
+    checks = {name: same(ours(), y.play(block)) for name, y in {**c, "rows": rows, "ahead": ahead}.items()}
     bare = textbook(setting.ARMS, rounds)
-    jobs: list[Callable[[], object]] = [ours, *(lambda y=y: y.play(block) for y in (*c.values(), rows)), bare]
+    jobs: list[Callable[[], object]] = [ours, *(lambda y=y: y.play(block) for y in (*c.values(), rows, ahead)), bare]
     taken = in_turns(jobs, REPEATS, time.thread_time)
     ratio, nano = taken[:, 1:] / taken[:, :1], taken / rounds * 1e9
     size = f"{setting.ARMS} arms, {rounds:,} rounds"
@@ -43,7 +46,9 @@ def rollout_c(quick: bool) -> Iterator[Row]:
     yield of(f"rollout of UCB1 / C, same rounding ({size})", ratio[:, 0], **goal, note=checks["off"])
     yield of("rollout of UCB1 / C, gcc may fuse multiply and add", ratio[:, 1], **goal, note=checks["fast"])
     yield of("rollout of UCB1 / C that writes the whole observation", ratio[:, 2], "x", note=checks["rows"])
-    for k, who in enumerate(("rollout of UCB1", "C, same rounding", "C, fused", "C, whole observation")):
+    yield of("rollout of UCB1 / C that fetches ahead as our loop does", ratio[:, 3], "x", note=checks["ahead"])
+    names = "rollout of UCB1", "C, same rounding", "C, fused", "C, whole observation", "C, fetching ahead"
+    for k, who in enumerate(names):
         yield of(f"· {who}", nano[:, k], "ns a round")
     yield of(
         "· C, textbook UCB1 on a matrix of rewards", nano[:, -1], "ns a round", note="no world, no prices, no sums"

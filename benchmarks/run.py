@@ -12,11 +12,13 @@ from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+import interfaces
 import joint
 import loops
 import network
 import programs
 import steps
+import timed
 from rich.console import Console
 from rich.table import Table
 from row import Row, failed
@@ -27,6 +29,9 @@ JOBS: dict[str, Callable[[bool], Iterator[Row]]] = {
     "policy-step": steps.policy_step,
     "engine": steps.engine,
     "joint": joint.joint,
+    "timed": timed.timed,
+    "gym": interfaces.gym,
+    "cache": interfaces.cache,
     "threads": loops.threads,
     "memory": programs.memory,
     "start": programs.start,
@@ -48,7 +53,7 @@ def machine() -> dict[str, object]:
     asked = [compiler, "--version"] if compiler else None
     said = subprocess.run(asked, capture_output=True, text=True, check=False).stdout.splitlines() if asked else []
     packages = {}
-    for name in ("offramp", "numpy", "numba", "llvmlite", "river", "torch"):
+    for name in ("offramp", "numpy", "numba", "llvmlite", "river", "gymnasium", "torch"):
         try:
             packages[name] = version(name)
         except PackageNotFoundError:

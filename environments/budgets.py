@@ -7,6 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from offramp.bandits.arms import Arm, Arms
+from offramp.bandits.budget import Budget
 from offramp.bandits.loop import FIELDS, Block, Record
 from offramp.bandits.loop import World as Arrays
 from offramp.bandits.policy import Policy, fresh, needs_oracle
@@ -81,6 +82,49 @@ def uses(
     return used
 
 
+def visited(arrays: Arrays, stream: Iterable[Block]) -> FloatArray:
+    """How many rounds of a stream fall under each (condition, price), (S * P,)."""
+    conditions, links = arrays.gap.shape[:2]
+    visits = np.zeros(conditions * links)
+    for block in stream:
+        visits += np.bincount(block.condition * links + block.price, minlength=conditions * links)
+    return visits
+
+
+def budget_of(policy: Policy) -> Budget | None:
+    """The outermost budget around a policy, if its uses are known beforehand; else None."""
+    while not isinstance(policy, Budget):
+        inner = getattr(policy, "policy", None)
+        if not isinstance(inner, Policy):
+            return None
+        policy = inner
+    return policy if policy.uses_at is None else None
+
+
+def regret_allowed(arrays: Arrays, arms: Arms, stream: Iterable[Block], budget: Budget) -> float:
+    """Dynamic regret, summed over a stream, of the best single arm that keeps a budget's ceiling; nan where none does.
+
+    A policy's regret less this is its regret against that arm: below zero where pacing does better than any one arm.
+
+    Parameters
+    ----------
+    arrays, arms
+        The world's arrays and its table of arms.
+    stream
+        The rounds, as `blocks` lays them out.
+    budget
+        The wrapper, with its ceiling and what it is a ceiling of.
+
+    """
+    rounds = list(stream)
+    listed = {"edge_use": budget.edge_use or (), "offload_use": budget.offload_use or ()}
+    best = best_within(arrays, arms, rounds, budget.ceiling, uses(arrays, arms, budget.of, **listed))
+    if best.arm is None:
+        return np.nan
+    visits, gap = visited(arrays, rounds), arrays.gap.reshape(-1, len(arms))[:, arms.table.index(best.arm)]
+    return float(visits[visits > 0] @ gap[visits > 0])
+
+
 def best_within(arrays: Arrays, arms: Arms, stream: Iterable[Block], ceiling: float, used: FloatArray) -> WithinCeiling:
     """The best arm, and the best mixture of arms, of those whose mean use over a stream keeps a ceiling.
 
@@ -110,10 +154,7 @@ def best_within(arrays: Arrays, arms: Arms, stream: Iterable[Block], ceiling: fl
 
     """
     value = values(arrays.confidence, arrays.quotes, arms, arrays.options)
-    conditions, links, n = value.shape
-    visits = np.zeros(conditions * links)
-    for block in stream:
-        visits += np.bincount(block.condition * links + block.price, minlength=conditions * links)
+    n, visits = value.shape[-1], visited(arrays, stream)
     came = visits > 0  # an arm may be worth -inf where a stream never goes
     share = visits[came] / visits.sum()
     worth, spent = (share @ x.reshape(-1, n)[came] for x in (value, used))

@@ -19,14 +19,16 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from offramp.bandits import Arms, Policy
+from offramp.bandits.budget import Budget
 from offramp.bandits.policy import needs_oracle
 from offramp.environments import Comparators, ConfidenceCache, Stream, World, blocks, rollout
+from offramp.environments.budgets import budget_of, regret_allowed
 from offramp.environments.regret import best_arms
 from offramp.environments.replay import arms_of
 from offramp.environments.trace import checkpoints
 from offramp.experiments.earlier import open_cache, write
 from offramp.experiments.report import write_report
-from offramp.experiments.results import REFERENCE, Played, long_traces, summary, table
+from offramp.experiments.results import REFERENCE, WITHIN_METRIC, Played, long_traces, summary, table
 
 Means = dict[str, dict[str, dict[str, float]]]
 
@@ -84,13 +86,19 @@ def play(
         bar.advance(task)
         return found
 
+    def allowed(budget: Budget, seed: int) -> float:
+        rounds = blocks(stream, samples=len(world.cache.label), horizon=cfg.horizon, seed=seed)
+        return regret_allowed(arrays[False], world.arms, rounds, budget)
+
     with ThreadPoolExecutor(cfg.threads) as pool:
         running = {p: [pool.submit(one, policy, seed) for seed in seeds] for p, policy in playing.items()}
         against = [pool.submit(reference, seed) for seed in seeds]
         traces = {p: [job.result() for job in jobs] for p, jobs in running.items()}
         comparators = [job.result() for job in against]
     best = best_arms(arrays[False].gap, world.arms)
-    return Played(name, world.arms, stream, seeds, cfg.horizon, traces, refused, comparators, best)
+    budgets = {p: budget for p, policy in playing.items() if (budget := budget_of(policy)) is not None}
+    kept = {p: [allowed(budget, seed) for seed in seeds] for p, budget in budgets.items()}
+    return Played(name, world.arms, stream, seeds, cfg.horizon, traces, refused, comparators, best, kept)
 
 
 def shown(value: dict[str, float], scale: float = 1.0, digits: int = 3) -> str:
@@ -100,10 +108,17 @@ def shown(value: dict[str, float], scale: float = 1.0, digits: int = 3) -> str:
 
 
 HEADS = ("cost", "saved %", "accuracy %", "change, points", "agreement %", "offloaded %", "regret", "µs/round")
+WITHIN = "regret, ceiling kept"
 
 
-def cells(found: dict[str, dict[str, float]]) -> list[str]:
-    """The cells of one policy under `HEADS`."""
+def heads(means: Means) -> tuple[str, ...]:
+    """What the columns say; one more where a policy has a ceiling to keep."""
+    return (*HEADS[:-1], WITHIN, HEADS[-1]) if any(WITHIN_METRIC in found for found in means.values()) else HEADS
+
+
+def cells(found: dict[str, dict[str, float]], columns: tuple[str, ...] = HEADS) -> list[str]:
+    """The cells of one policy under these columns."""
+    within = shown(found[WITHIN_METRIC], 1, 0) if WITHIN_METRIC in found else "–"
     return [
         shown(found["cost"]),
         shown(found["cost_saved"], 100, 1) if "cost_saved" in found else "–",
@@ -112,6 +127,7 @@ def cells(found: dict[str, dict[str, float]]) -> list[str]:
         shown(found["agreement"], 100, 1),
         shown(found["offload_share"], 100, 1),
         shown(found["regret_total"], 1, 0),
+        *([within] if WITHIN in columns else []),
         f"{found['microseconds_per_round']['mean']:.2f}",
     ]
 
@@ -124,20 +140,22 @@ def show(console: Console, played: Played, means: Means) -> None:
         caption=f"saved and change are against {REFERENCE}, paired by seed; regret is the dynamic pseudo-regret",
     )
     grid.add_column("policy")
-    for head in HEADS:
+    columns = heads(means)
+    for head in columns:
         grid.add_column(head, justify="right")
     for policy, found in means.items():
-        grid.add_row(policy, *cells(found))
+        grid.add_row(policy, *cells(found, columns))
     for policy in played.refused:
-        grid.add_row(policy, "not offered in this world", *[""] * (len(HEADS) - 1))
+        grid.add_row(policy, "not offered in this world", *[""] * (len(columns) - 1))
     console.print(grid)
 
 
 def markdown(played: Played, means: Means) -> str:
     """The table of one world as Markdown, without the clock: what stays the same from run to run."""
-    rows = [["policy", *HEADS[:-1]], ["---", *["--:"] * (len(HEADS) - 1)]]
-    rows += [[policy, *cells(found)[:-1]] for policy, found in means.items()]
-    rows += [[policy, "not offered", *[""] * (len(HEADS) - 2)] for policy in played.refused]
+    columns = heads(means)
+    rows = [["policy", *columns[:-1]], ["---", *["--:"] * (len(columns) - 1)]]
+    rows += [[policy, *cells(found, columns)[:-1]] for policy, found in means.items()]
+    rows += [[policy, "not offered", *[""] * (len(columns) - 2)] for policy in played.refused]
     return f"World `{played.name}`:\n\n" + "\n".join(f"| {' | '.join(row)} |" for row in rows) + "\n"
 
 

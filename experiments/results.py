@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,7 @@ T95 = (
     2.120, 2.110, 2.101, 2.093, 2.086, 2.080, 2.074, 2.069, 2.064, 2.060, 2.056, 2.052, 2.048, 2.045, 2.042,
 )  # fmt: skip
 REFERENCE = "final_exit"
+WITHIN_METRIC = "ceiling_regret_total"  # of policies that keep a ceiling, against the best arm that keeps it
 RECOVERED = 0.05  # regret a round, in units of confidence, below which a policy has caught up with a change
 
 
@@ -40,6 +41,8 @@ class Played:
         One for each seed.
     best
         Index of the best arm under each (condition, link) of the stream, (S, P).
+    kept
+        Name of a policy with a budget -> regret of the best arm that keeps its ceiling, one for each seed.
 
     """
 
@@ -52,6 +55,7 @@ class Played:
     refused: Mapping[str, str]
     comparators: Sequence[Comparators]
     best: IntArray
+    kept: Mapping[str, Sequence[float]] = field(default_factory=dict)
 
 
 def interval(values: Sequence[float]) -> dict[str, float]:
@@ -126,6 +130,8 @@ def table(played: Played) -> pd.DataFrame:
         for seed, trace, comparators in zip(played.seeds, traces, played.comparators, strict=True):
             rows.append({"world": played.name, "policy": policy, "seed": seed, **metrics(trace, comparators)})
             rows[-1]["recovery_rounds"] = recovery(trace, changes(played.stream, played.horizon, seed))
+        for row, allowed in zip(rows[-len(traces) :], played.kept.get(policy, ()), strict=False):
+            row[WITHIN_METRIC] = row["regret_total"] - allowed
     frame = pd.DataFrame(rows)
     if REFERENCE in played.traces:
         final = frame[frame.policy == REFERENCE].set_index("seed")
@@ -141,6 +147,7 @@ def summary(frame: pd.DataFrame) -> dict[str, dict[str, dict[str, float]]]:
             str(metric): interval(group[metric].tolist())
             for metric in frame.columns
             if metric not in ("world", "policy", "seed")
+            and not (metric == WITHIN_METRIC and group[metric].isna().all())
         }
         for policy, group in frame.groupby("policy", sort=False)
     }
