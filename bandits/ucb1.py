@@ -33,10 +33,13 @@ def initial(arms: Arms, plays: list[Arm], features: int, beta: float) -> FloatAr
     )
 
 
+FREE_OF_CHARGE = 1e-300  # stands for mu = 0: what is not offered (+inf) stays out of the question, and nothing is nan
+
+
 @kernel
 def largest(state: FloatArray, row: FloatArray, width: float) -> int:
     """The arm with the largest index; ties go to the lowest arm."""
-    arms, exits, mu = whole(state[ARMS]), whole(row[EXITS]), row[MU]
+    arms, exits, mu = whole(state[ARMS]), whole(row[EXITS]), max(row[MU], FREE_OF_CHARGE)
     at = own(state, PARAMETERS, CONFIDENCE)
     mean, share, root = state[at : at + arms], state[at + arms : at + 2 * arms], state[at + 2 * arms : at + 3 * arms]
     cut = state[HEADER + arms : HEADER + 2 * arms]
