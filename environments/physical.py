@@ -49,7 +49,7 @@ class Weights:
     second
         Cost units for one second between computing's start and the answer, >= 0.
     joule
-        For one joule on the edge, computing and sending, >= 0.
+        For one joule on the edge, computing, coding and sending, >= 0.
     megabyte
         For 1,000,000 bytes sent, >= 0.
     money
@@ -111,12 +111,12 @@ class Physical:
     mbit_s, round_trip_ms
         The link as it is priced, > 0 and >= 0; the factor of a stream's link state divides the rate.
     energy
-        Energy of the edge's radio; None = not counted.
+        Energy of the edge's radio; None = not counted, and where time passes that of the world's link.
 
     Notes
     -----
-    Where time passes (`offramp.environments.timed`), the rate is an estimate, the bill is what happened, and the two
-    numbers here are what the estimate starts from.
+    Where time passes (`offramp.environments.timed`), the rate is an estimate that says itself what it starts from, the
+    bill is what happened, and `mbit_s` and `round_trip_ms` are not read.
 
     """
 

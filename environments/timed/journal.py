@@ -18,7 +18,8 @@ class Journal:
     pages
         (n, F) float64, the columns are `FIELDS`: dropped, outage, offloaded, audited, missed, correct and agreement
         (with the whole network, without coding) are 0 or 1; times in milliseconds, latency from a request's arrival to
-        its answer; energy on the edge in millijoules; costs in cost units, without mu; arm = -1 outside the table.
+        its answer, computing on the edge with what was coded in vain; energy on the edge in millijoules, coding and
+        sending included; costs in cost units, without mu; arm = -1 outside the table.
     given_up
         Feedback that was never learnt because too much of it was on its way.
     seconds

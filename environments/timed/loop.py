@@ -60,21 +60,19 @@ def take(desk: Desk, k: int) -> None:
 
 @kernel
 def admit(desk: Desk, arrival: float) -> bool:
-    """Is there room for a request that arrives now?  It is counted where there is."""
+    """Is there room for a request that arrives now?"""
     room = desk.left.shape[0]
     accepted = whole(desk.clock[ACCEPTED])
-    if room > 0 and accepted >= room and desk.left[accepted % room] > arrival:
-        return False
-    desk.clock[ACCEPTED] += 1.0
-    return True
+    return not (room > 0 and accepted >= room and desk.left[accepted % room] > arrival)
 
 
 @kernel
 def leave(desk: Desk) -> None:
-    """Note when the request that was just accepted leaves the edge."""
+    """Count the request that was just accepted, and note when it leaves the edge."""
     room = desk.left.shape[0]
     if room > 0:
-        desk.left[(whole(desk.clock[ACCEPTED]) - 1) % room] = desk.clock[EDGE_FREE]
+        desk.left[whole(desk.clock[ACCEPTED]) % room] = desk.clock[EDGE_FREE]
+    desk.clock[ACCEPTED] += 1.0
 
 
 @kernel
@@ -87,27 +85,33 @@ def turn(rounds: Rounds, desk: Desk, i: int) -> float:
 def loop(
     decide: Decide, learn: Learn, state: FloatArray, facts: Facts, link: LinkArrays, rounds: Rounds, desk: Desk
 ) -> int:
-    """Play all rounds that are left; returns the next round, which is not played where the uniforms ran out.
+    """Play all rounds that are left; returns the next round, which is not played where the uniforms ran out, or -1.
+
+    -1: a step refused what the world showed it, and nothing after it would be true.
 
     `decide` and `learn` are a policy's checked steps: they are compiled once and found on disk again, where a loop
     around the bare kernels would be compiled anew for each policy in each process.
     """
     width, length = desk.row.shape[0], desk.seen.shape[0]
     for i in range(whole(desk.clock[ROUND]), rounds.sample.shape[0]):
-        if dry(state):
-            return whole(i)
-        desk.clock[ROUND] = i + 1.0
+        desk.clock[ROUND] = i
         if not admit(desk, rounds.arrival[i]):
             desk.journal[i, DROPPED] = 1.0
             continue
+        if dry(state):
+            return whole(i)
+        desk.clock[ROUND] = i + 1.0
         start = turn(rounds, desk, i)
         k = next_back(desk, start)
         while k >= 0:
-            learn(state, desk.waiting[k, ROWS : ROWS + width], desk.waiting[k, ROWS + width : ROWS + width + length])
+            waiting = desk.waiting[k]
+            if learn(state, waiting[ROWS : ROWS + width], waiting[ROWS + width : ROWS + width + length]) != 0:
+                return -1
             take(desk, k)
             k = next_back(desk, start)
         begin(facts, link, rounds, desk, i, start)
-        decide(state, desk.row)
+        if decide(state, desk.row) != 0:
+            return -1
         carry_out(facts, link, rounds, desk, i, start)
         leave(desk)
     return whole(rounds.sample.shape[0])

@@ -6,10 +6,11 @@ from offramp.bandits.kernel import kernel, whole
 from offramp.bandits.rows import COSTS, EXITS, MU, context_at, offload_cost_at
 from offramp.environments.link_estimate import push, rate, round_trip
 from offramp.environments.link_kernels import LinkArrays, capacity, down, rate_at, round_trip_at
-from offramp.environments.physical import edge_price, offload_price
+from offramp.environments.physical import PER_MJ, edge_price, offload_price
 from offramp.environments.timed.tables import (
     BYTES,
     DECODE_MS,
+    ENCODE_MJ,
     ENCODE_MS,
     HEARD,
     LINK_FREE,
@@ -44,6 +45,7 @@ def prices(facts: Facts, desk: Desk, closed: bool, waited: float, backlog: float
                 ms = expected[ENCODE_MS, v] + max(backlog / per_ms - ready, 0.0) + sending
                 ms += trip + expected[DECODE_MS, v] + facts.cloud[i]
                 cost = offload_price(terms, ms, sending, expected[BYTES, v], computed, computed + ms)
+                cost += terms[PER_MJ] * expected[ENCODE_MJ, v]
                 if row[MU] * cost + expected[PENALTY, v] < best:
                     best, chosen, lowest = row[MU] * cost + expected[PENALTY, v], v, cost
         row[offers + i] = lowest if i < exits else 0.0

@@ -6,10 +6,11 @@ from functools import lru_cache
 
 import numpy as np
 
-from offramp.bandits.contract import Decision, Observation, Quote
+from offramp.bandits.contract import ContractError, Decision, Observation, Quote
 from offramp.bandits.engine import DEFAULT, Engine
 from offramp.bandits.kernel import compile_here
 from offramp.bandits.policy import Policy, fresh, needs_oracle
+from offramp.bandits.reveal import ORACLE
 from offramp.bandits.rows import CONFIDENCE, FloatArray, context_at, prediction_at
 from offramp.bandits.state import CURSOR, UNIFORMS, refill
 from offramp.environments.confidences import check_policy
@@ -78,9 +79,22 @@ def rollout_timed(
     tuple
         The journal and the policy's last state.
 
+    Raises
+    ------
+    ValueError
+        The facts are of another kind than this policy and this stream need.
+    ContractError
+        The world shows the policy what its steps refuse, a price that is not finite for one.
+
     """
     check_policy(policy, world.world.arms, world.world.cache)
-    facts = world.facts(stream.conditions, oracle=needs_oracle(policy)) if facts is None else facts
+    oracle = needs_oracle(policy)
+    facts = world.facts(stream.conditions, oracle=oracle) if facts is None else facts
+    if bool(facts.options[ORACLE]) != oracle or len(facts.confidence) != len(stream.conditions):
+        raise ValueError(
+            f"facts show {'all' if facts.options[ORACLE] else 'what is paid for'} under {len(facts.confidence)} "
+            f"conditions, allowed are those of `world.facts({list(stream.conditions)}, oracle={oracle})`"
+        )
     rounds = world.rounds(stream, horizon=horizon, seed=seed)
     link, desk = _link(world, rounds, seed), _desk(world, facts, rounds)
     state, rng = fresh(policy, world.world.arms, facts.context.shape[2]), np.random.default_rng(seed)
@@ -89,7 +103,10 @@ def rollout_timed(
     none = Rounds(rounds.sample[:0], rounds.condition[:0], rounds.arrival[:0], rounds.lost[:0])
     run(state.copy(), facts, link, none, desk)  # compile outside the clock
     start = time.perf_counter()
-    while run(state, facts, link, rounds, desk) < horizon:
+    while (played := run(state, facts, link, rounds, desk)) < horizon:
+        if played < 0:
+            at = int(desk.clock[ROUND]) - 1
+            raise ContractError(f"round {at}: the policy's steps refuse what the world shows; `replay_timed` says why")
         refill(state, rng)
     return Journal(desk.journal, int(desk.clock[GIVEN_UP]), time.perf_counter() - start), state
 

@@ -6,8 +6,9 @@ import numpy.typing as npt
 
 from offramp.bandits.rows import FloatArray, IntArray
 
-# Of each (split, codec) variant: bytes to expect, milliseconds of coding on either side, confidence it costs.
-BYTES, ENCODE_MS, DECODE_MS, PENALTY = range(4)
+# Of each (split, codec) variant: bytes to expect, milliseconds of coding on either side, confidence it costs, and the
+# edge's millijoules of coding.
+BYTES, ENCODE_MS, DECODE_MS, PENALTY, ENCODE_MJ = range(5)
 
 
 class Facts(NamedTuple):
@@ -21,7 +22,7 @@ class Facts(NamedTuple):
     sent_prediction: npt.NDArray[Any]  # (S, V, N) int16
     sent_bytes: FloatArray  # (S, V, N)
     first: IntArray  # (L + 1,) variants of split i are first[i]..first[i + 1] - 1
-    expected: FloatArray  # (4, V)
+    expected: FloatArray  # (5, V)
     edge: FloatArray  # (2, L + 1) milliseconds and millijoules up to each cut
     cloud: FloatArray  # (L + 1,) milliseconds from each cut to the end
     terms: FloatArray  # see `offramp.environments.physical`

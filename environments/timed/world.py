@@ -15,7 +15,7 @@ from offramp.environments.payloads import PayloadTable
 from offramp.environments.physical import Physical
 from offramp.environments.stream import Stream, blocks
 from offramp.environments.timed.arrivals import Arrivals, Paced
-from offramp.environments.timed.tables import Facts, Rounds
+from offramp.environments.timed.tables import ENCODE_MS, Facts, Rounds
 from offramp.environments.world import World
 
 LOSSLESS = ("raw", "png", "float32")  # codecs that change no answer
@@ -56,8 +56,9 @@ class TimedWorld:
     Notes
     -----
     When the link is down nothing is sent: its price is +inf, and a decision that would send all the same is answered by
-    the surest exit that was evaluated (`outage` in the journal), without feedback.  A transfer that a break in the link
-    interrupts goes on after it.  The answer's few bytes are part of the round trip.
+    the surest exit that was evaluated (`outage` in the journal), without feedback.  A link that breaks while the edge
+    computes and codes is found down after that, and an audit too has computed up to its cut by then.  A transfer that a
+    break in the link interrupts goes on after it.  The answer's few bytes are part of the round trip.
 
     """
 
@@ -115,7 +116,7 @@ class TimedWorld:
             sent_prediction=guess,
             sent_bytes=size,
             first=first,
-            expected=expected,
+            expected=np.vstack([expected, (self.prices.edge.power_w or 0.0) * expected[ENCODE_MS]]),
             edge=edge,
             cloud=self.prices.cloud_side(self.world.profile),
             terms=self.prices.weights.terms(self.prices.energy or self.link.energy),
@@ -130,17 +131,20 @@ class TimedWorld:
         Raises
         ------
         ValueError
-            The stream changes the link as well.
+            The stream changes the link as well, or the arrivals are no times in order.
 
         """
         if set(stream.links) != {1.0}:
             raise ValueError(f"links of the stream are {stream.links}, allowed in time is 1: the world has a link")
         made = list(blocks(stream, samples=len(self.world.cache.label), horizon=horizon, seed=seed))
+        arrival = np.ascontiguousarray(self.arrivals.times(horizon, seed), dtype=np.float64)
+        if arrival.shape != (horizon,) or not ((np.diff(arrival, prepend=0.0) >= 0.0) & (arrival < np.inf)).all():
+            raise ValueError(f"arrivals are {arrival}, allowed are {horizon} finite times from 0 on, not decreasing")
         chance = np.random.default_rng(np.random.SeedSequence((seed, 4))).random(horizon)
         return Rounds(
             sample=np.concatenate([b.sample for b in made]),
             condition=np.concatenate([b.condition for b in made]),
-            arrival=self.arrivals.times(horizon, seed),
+            arrival=arrival,
             lost=(chance < self.lost).astype(np.int64),
         )
 
