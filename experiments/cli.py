@@ -16,6 +16,9 @@ COMMANDS = {
     "calibration": "study: can an exit be believed, and what does that change for offloading",
     "expert_branches": "study: experts for distorted images against pristine exits, at equal cost",
     "joint_policy": "study: every policy, tuned alike, and the joint policy in a fixed suite of worlds",
+    "deadline": "study: missed deadlines against calibration and policy, in a world in time",
+    "link_change": "study: every policy and every fixed choice on 24 recorded mobile links",
+    "payload": "study: which codec and split win at which rate of the link and speed of the edge",
 }
 MODULES = {"import": "import_published"}  # a module may not bear a keyword's name
 USAGE = "usage: offramp COMMAND [key=value ...]      offramp COMMAND --help      offramp COMMAND -m key=a,b ...\n\n"

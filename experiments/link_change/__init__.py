@@ -1,0 +1,86 @@
+"""`offramp link_change`: every policy and every fixed choice on 24 recorded mobile links."""
+
+import json
+import time
+from pathlib import Path
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf
+from rich.console import Console
+
+from offramp.environments.link_traces import embedded_traces
+from offramp.experiments.compare import plain
+from offramp.experiments.earlier import earlier, write
+from offramp.experiments.joint_policy import shortened
+from offramp.experiments.link_change.cases import CASES, PLAYED
+from offramp.experiments.link_change.pictures import draw
+from offramp.experiments.link_change.study import study as added
+from offramp.experiments.link_change.tables import claims, fill
+
+RESULT = "result.json"
+QUICK = {"seconds": 20.0, "segment_s": 4.0, "seeds": 2, "traces": 2}
+LEAST = {"seeds": 2, "traces": 1, "threads": 1}
+
+
+def check(cfg: DictConfig) -> DictConfig:
+    """The configuration as it is meant; refuses what no run can mean, before anything is written."""
+    if cfg.quick:
+        cfg = OmegaConf.merge(cfg, QUICK)  # type: ignore[assignment]
+    for name, least in LEAST.items():
+        if not (isinstance(cfg[name], int) and cfg[name] >= least):
+            raise ValueError(f"{name} is {cfg[name]!r}, allowed is a whole number, {least} or more")
+    for name in ("seconds", "segment_s", "scale", "image_price"):
+        if not 0.0 < cfg[name] < float("inf"):
+            raise ValueError(f"{name} is {cfg[name]!r}, allowed is a finite number > 0")
+    for name, allowed in (("cases", tuple(CASES)), ("only", PLAYED)):
+        unknown = set(cfg[name] or ()) - set(allowed)
+        if unknown or (cfg[name] is not None and len(cfg[name]) == 0):
+            raise ValueError(f"{name} are {list(cfg[name])}, allowed are some of {list(allowed)}, or null")
+    if cfg.episode.case not in CASES or cfg.episode.trace not in embedded_traces():
+        raise ValueError(
+            f"episode is {cfg.episode.case!r} on {cfg.episode.trace!r}, allowed is one of {list(CASES)} on one of "
+            f"{list(embedded_traces())}"
+        )
+    return cfg
+
+
+def run(cfg: DictConfig, folder: Path) -> Path:
+    """Play, and write result.json, figures and README.md; what other caches left there stays.
+
+    The record is written after each link, so that a run that was broken off goes on where it was.
+    """
+    cfg = check(cfg)
+    console, started = Console(), time.perf_counter()
+    path, readme = folder / RESULT, folder / "README.md"
+    kept = earlier(path)
+    folder.mkdir(parents=True, exist_ok=True)
+
+    def save() -> None:
+        write(path, json.dumps(shortened(plain(kept)), allow_nan=False, separators=(",", ":")) + "\n")
+
+    name = added(cfg, kept, save, console)
+    save()
+    found = earlier(path)  # what is drawn and told is what was written
+    for figure, text in draw(name, found[name]).items():
+        write(folder / f"{figure}_{name}.svg", text)
+    write(readme, fill(readme.read_text(encoding="utf-8") if readme.exists() else None, found))
+    for row in claims(found[name]):
+        point, equal = row["point"], row["equal"]
+        console.print(
+            f"{row['case']}: holds on {point['holds']} of {point['of']} links (largest ratio {point['worst']:.3f}), "
+            f"at equal accuracy on {equal['holds']} ({equal['worst']:.3f})",
+            soft_wrap=True,
+        )
+    console.print(f"{time.perf_counter() - started:.0f} s; {readme.resolve()}", soft_wrap=True)
+    return readme
+
+
+@hydra.main(config_path="pkg://offramp.conf", config_name="link_change", version_base="1.3")
+def main(cfg: DictConfig) -> None:
+    """Entry point of `offramp link_change`."""
+    run(cfg, Path(HydraConfig.get().runtime.output_dir))
+
+
+if __name__ == "__main__":
+    main()
