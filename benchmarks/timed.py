@@ -1,7 +1,6 @@
 """Rows about worlds in time: the joint policy with physical prices, a trace of a link, and feedback when it is back."""
 
 from collections.abc import Iterator
-from pathlib import Path
 
 from row import Row, of
 
@@ -21,14 +20,13 @@ from offramp.environments import (
 )
 
 NAME, TRACE = "mobilenet_v2_imagenette", "4g/bus_0001"
-PROFILE = Path(__file__).parents[1] / "experiments" / f"{NAME}.device.json"
 ROUNDS, REPEATS = 200_000, 9
 
 
 def world(slower: float = 20.0) -> tuple[TimedWorld, Abrupt]:
     """Photographs on a device so many times as slow as the core that was measured, over a driving trace."""
     cache = ConfidenceCache.embedded(NAME).part("test")
-    core = DeviceProfile.load(PROFILE)
+    core = DeviceProfile.embedded(NAME)
     inner = World(
         cache=cache,
         prices=Physical(edge=core.scaled(slower), cloud=core, weights=Weights(second=2.0)),

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from offramp.bandits.costs import EVALUATE, Profile
-from offramp.environments.cache import ConfidenceCache
+from offramp.environments.cache import HERE, ConfidenceCache
 
 SCHEMA = "offramp-device-1"
 Floats = npt.NDArray[np.float64]
@@ -246,6 +246,23 @@ class DeviceProfile:
             return cls(**found)
         except (TypeError, ValueError, AttributeError, OverflowError) as error:
             raise ValueError(f"file {path} is not a device profile: {error}") from error
+
+    @classmethod
+    def embedded(cls, name: str) -> "DeviceProfile":
+        """The profile of a shipped network, as one core of a server ran it; its file says which.
+
+        Examples
+        --------
+        >>> from offramp.environments import DeviceProfile
+        >>> core = DeviceProfile.embedded("mobilenet_v2_imagenette")
+        >>> core.exits, core.threads
+        (7, 1)
+
+        """
+        shipped = sorted(p.name.split(".")[0] for p in HERE.glob("*.device.json"))
+        if name not in shipped:
+            raise ValueError(f"embedded device profile {name!r} does not exist, allowed are {shipped}")
+        return cls.load(HERE / f"{name}.device.json")
 
 
 def _number(value: Any) -> bool:

@@ -5,7 +5,7 @@ An estimate is a small flat array; the kernels `push`, `rate` and `round_trip` s
 
 import math
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
@@ -76,6 +76,7 @@ def round_trip(estimate: FloatArray) -> float:
     return float(estimate[ROUND_TRIP])
 
 
+@runtime_checkable
 class Estimate(Protocol):
     """An immutable spec of how a link is estimated."""
 

@@ -60,6 +60,8 @@ def read_segments(path: str | Path, form: str | None = None) -> list[Segment]:
     where = str(path)
     try:
         text = Path(path).read_bytes().decode("utf-8-sig")
+    except OSError as error:
+        raise TraceError(f"{where} cannot be read ({error.strerror}), expected is a text file") from error
     except UnicodeDecodeError as error:
         raise TraceError(
             f"{where}: byte {error.start} is no UTF-8 text, expected is one of the forms {FORMS}"

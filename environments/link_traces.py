@@ -96,7 +96,7 @@ class LinkTrace:
         path, form
             As `offramp.environments.link_trace_forms.read_segments` takes them.
         round_trip_ms
-            Round trip in place of the recorded one, >= 0; needed for the forms that record none.
+            Round trip in place of the recorded one, >= 0; needed for the forms that record none ("json" always does).
         scale, start_ms, energy
             As above.
 

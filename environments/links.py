@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
@@ -82,6 +82,7 @@ class Energy:
         return transmit_mj(self.array(), ms, n_bytes)
 
 
+@runtime_checkable
 class Link(Protocol):
     """An immutable spec of a link over time."""
 

@@ -27,6 +27,7 @@ from offramp.environments.regret import best_arms
 from offramp.environments.replay import arms_of
 from offramp.environments.trace import checkpoints
 from offramp.experiments.earlier import open_cache, write
+from offramp.experiments.refusals import in_one_line
 from offramp.experiments.report import write_report
 from offramp.experiments.results import REFERENCE, WITHIN_METRIC, Played, long_traces, summary, table
 
@@ -225,6 +226,7 @@ def _choice(group: str) -> str:
 
 
 @hydra.main(config_path="pkg://offramp.conf", config_name="compare", version_base="1.3")
+@in_one_line
 def main(cfg: DictConfig) -> None:
     """Entry point of `offramp compare`."""
     run(cfg, Path(HydraConfig.get().runtime.output_dir))

@@ -14,6 +14,7 @@ from omegaconf import DictConfig
 from rich.console import Console
 from rich.table import Table
 
+from offramp.experiments.refusals import in_one_line
 from offramp.models.data import Split
 from offramp.models.distort import PRESETS, SEVERITIES, Distortion, preset
 
@@ -89,6 +90,7 @@ def run(cfg: DictConfig) -> Path:
 
 
 @hydra.main(config_path="pkg://offramp.conf", config_name="corruptions", version_base="1.3")
+@in_one_line
 def main(cfg: DictConfig) -> None:
     """Entry point of `offramp corruptions`."""
     run(cfg)

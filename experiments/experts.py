@@ -9,6 +9,7 @@ from omegaconf import DictConfig
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from offramp.experiments.refusals import in_one_line
 from offramp.models.data import Split
 from offramp.models.experts import Experts, ExpertSpec, evaluate_experts, render_card, train_experts
 from offramp.models.weights import HERE as SHIPPED
@@ -50,6 +51,7 @@ def run(cfg: DictConfig) -> Path:
 
 
 @hydra.main(config_path="pkg://offramp.conf", config_name="experts", version_base="1.3")
+@in_one_line
 def main(cfg: DictConfig) -> None:
     """Entry point of `offramp experts`."""
     run(cfg)

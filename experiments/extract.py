@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from offramp.environments.cache import SPLITS
+from offramp.experiments.refusals import in_one_line
 from offramp.models.data import Split
 from offramp.models.distort import Distortion
 from offramp.models.experts import SCHEMA as EXPERTS
@@ -97,6 +98,7 @@ def file_of(given: str | None, shipped: str) -> Path:
 
 
 @hydra.main(config_path="pkg://offramp.conf", config_name="extract", version_base="1.3")
+@in_one_line
 def main(cfg: DictConfig) -> None:
     """Entry point of `offramp extract`."""
     run(cfg)

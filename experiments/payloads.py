@@ -18,6 +18,7 @@ from rich.table import Table
 from offramp.environments.cache import ConfidenceCache
 from offramp.environments.payloads import PayloadTable
 from offramp.experiments.extract import SAMPLES, check_validation, file_of, reported, samples
+from offramp.experiments.refusals import in_one_line
 from offramp.models.codecs import Codec
 from offramp.models.data import Split
 from offramp.models.distort import Distortion
@@ -91,6 +92,7 @@ def run(cfg: DictConfig) -> Path:
 
 
 @hydra.main(config_path="pkg://offramp.conf", config_name="payloads", version_base="1.3")
+@in_one_line
 def main(cfg: DictConfig) -> None:
     """Entry point of `offramp payloads`."""
     run(cfg)

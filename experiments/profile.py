@@ -12,6 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from offramp.environments.devices import DeviceProfile
+from offramp.experiments.refusals import in_one_line
 from offramp.models.experts import Experts
 from offramp.models.router import DEFAULT, load_router
 from offramp.models.timing import measure
@@ -89,6 +90,7 @@ def run(cfg: DictConfig) -> Path:
 
 
 @hydra.main(config_path="pkg://offramp.conf", config_name="profile", version_base="1.3")
+@in_one_line
 def main(cfg: DictConfig) -> None:
     """Entry point of `offramp profile`."""
     run(cfg)

@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from omegaconf import DictConfig
 from rich.console import Console
 
+from offramp.experiments.refusals import in_one_line
 from offramp.models.data import Split
 from offramp.models.families import FAMILIES, Level
 from offramp.models.router import Router, save_router
@@ -138,6 +139,7 @@ def run(cfg: DictConfig) -> Path:
 
 
 @hydra.main(config_path="pkg://offramp.conf", config_name="router", version_base="1.3")
+@in_one_line
 def main(cfg: DictConfig) -> None:
     """Entry point of `offramp router`."""
     run(cfg)

@@ -11,6 +11,7 @@ from omegaconf import DictConfig
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from offramp.experiments.refusals import in_one_line
 from offramp.models.data import Split
 from offramp.models.network import MultiExitNetwork
 from offramp.models.train import TrainSpec, evaluate, train
@@ -86,6 +87,7 @@ def run(cfg: DictConfig) -> Path:
 
 
 @hydra.main(config_path="pkg://offramp.conf", config_name="train", version_base="1.3")
+@in_one_line
 def main(cfg: DictConfig) -> None:
     """Entry point of `offramp train`."""
     run(cfg)

@@ -1,7 +1,7 @@
 """When requests arrive: at a fixed pace, at random, or as they were listed; rebuilt from spec and seed."""
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
@@ -9,6 +9,7 @@ from offramp.bandits.policy import positive
 from offramp.bandits.rows import FloatArray
 
 
+@runtime_checkable
 class Arrivals(Protocol):
     """An immutable spec of when requests arrive."""
 

@@ -76,6 +76,11 @@ class TimedWorld:
     def __post_init__(self) -> None:
         if not isinstance(self.world.prices, Physical):
             raise ValueError(f"prices of the world are {self.world.prices!r}, allowed is Physical: time needs devices")
+        for name, kind in (("link", Link), ("estimate", Estimate), ("arrivals", Arrivals)):
+            if not isinstance(getattr(self, name), kind):
+                raise ValueError(f"{name} is {getattr(self, name)!r}, allowed is a {kind.__name__}")
+        if self.payloads is not None and not isinstance(self.payloads, PayloadTable):
+            raise ValueError(f"payloads are {self.payloads!r}, allowed is a PayloadTable, or None")
         if self.world.cloud_returns != "final" or self.world.fallback != "none":
             raise ValueError(
                 f"cloud_returns is {self.world.cloud_returns!r} and fallback {self.world.fallback!r}, allowed in time "

@@ -14,6 +14,7 @@ from offramp.experiments.deadline.pictures import draw
 from offramp.experiments.deadline.study import study
 from offramp.experiments.deadline.tables import fill, verdicts
 from offramp.experiments.earlier import earlier, shortened, write
+from offramp.experiments.refusals import in_one_line
 
 RESULT = "result.json"
 QUICK = {
@@ -83,6 +84,7 @@ def run(cfg: DictConfig, folder: Path) -> Path:
 
 
 @hydra.main(config_path="pkg://offramp.conf", config_name="deadline", version_base="1.3")
+@in_one_line
 def main(cfg: DictConfig) -> None:
     """Entry point of `offramp deadline`."""
     run(cfg, Path(HydraConfig.get().runtime.output_dir))

@@ -2,11 +2,9 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
 
-from offramp import experiments
 from offramp.bandits import Arms
 from offramp.environments import Abrupt, CacheError, ConfidenceCache, Stationary, Stream, World
 from offramp.environments.devices import DeviceProfile
@@ -76,10 +74,9 @@ def places(
 
 
 def device_of(given: str | None, name: str, cache: ConfidenceCache) -> DeviceProfile:
-    """The measured profile that lies beside the studies or at a path; None: times in proportion to the work."""
+    """The measured profile that ships along or that lies at a path; None: times in proportion to the work."""
     if given is not None:
-        beside = Path(str(experiments.__file__)).parent / f"{name}.device.json"
-        return DeviceProfile.load(beside if given == BESIDE else given)
+        return DeviceProfile.embedded(name) if given == BESIDE else DeviceProfile.load(given)
     profile = cache.profile
     if profile is None:
         raise CacheError("profile is missing in this cache: without it nothing stands for the device's times")

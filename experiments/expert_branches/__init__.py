@@ -22,6 +22,7 @@ from offramp.experiments.expert_branches.pictures import draw
 from offramp.experiments.expert_branches.shapes import judged, score
 from offramp.experiments.expert_branches.systems import views
 from offramp.experiments.expert_branches.tables import fill
+from offramp.experiments.refusals import in_one_line
 
 TARGET = 0.8  # of the cascade where one target stands for all, as in the paper's discussion
 RESULT = "result.json"
@@ -86,6 +87,7 @@ def run(cfg: DictConfig, folder: Path) -> Path:
 
 
 @hydra.main(config_path="pkg://offramp.conf", config_name="expert_branches", version_base="1.3")
+@in_one_line
 def main(cfg: DictConfig) -> None:
     """Entry point of `offramp expert_branches`."""
     run(cfg, Path(HydraConfig.get().runtime.output_dir))

@@ -17,6 +17,7 @@ from offramp.experiments.joint_policy.pictures import draw
 from offramp.experiments.joint_policy.study import study
 from offramp.experiments.joint_policy.suite import reporting
 from offramp.experiments.joint_policy.tables import claims, fill
+from offramp.experiments.refusals import in_one_line
 
 RESULT, TUNED = "result.json", "tuned.json"
 QUICK = {"horizon": 600, "seeds": 2, "trials": 2, "tuning_horizon": 200, "tuning_seeds": 1}
@@ -74,6 +75,7 @@ def run(cfg: DictConfig, folder: Path) -> Path:
 
 
 @hydra.main(config_path="pkg://offramp.conf", config_name="joint_policy", version_base="1.3")
+@in_one_line
 def main(cfg: DictConfig) -> None:
     """Entry point of `offramp joint_policy`."""
     run(cfg, Path(HydraConfig.get().runtime.output_dir))

@@ -17,6 +17,7 @@ from offramp.experiments.link_change.cases import CASES, PLAYED
 from offramp.experiments.link_change.pictures import draw
 from offramp.experiments.link_change.study import study as added
 from offramp.experiments.link_change.tables import claims, fill
+from offramp.experiments.refusals import in_one_line
 
 RESULT = "result.json"
 QUICK = {"seconds": 20.0, "segment_s": 4.0, "seeds": 2, "traces": 2}
@@ -34,6 +35,8 @@ def check(cfg: DictConfig) -> DictConfig:
         if not 0.0 < cfg[name] < float("inf"):
             raise ValueError(f"{name} is {cfg[name]!r}, allowed is a finite number > 0")
     for name, allowed in (("cases", tuple(CASES)), ("only", PLAYED)):
+        if isinstance(cfg[name], str):
+            raise ValueError(f"{name} is {cfg[name]!r}, allowed is a list: '{name}=[{cfg[name]}]'")
         unknown = set(cfg[name] or ()) - set(allowed)
         if unknown or (cfg[name] is not None and len(cfg[name]) == 0):
             raise ValueError(f"{name} are {list(cfg[name])}, allowed are some of {list(allowed)}, or null")
@@ -77,6 +80,7 @@ def run(cfg: DictConfig, folder: Path) -> Path:
 
 
 @hydra.main(config_path="pkg://offramp.conf", config_name="link_change", version_base="1.3")
+@in_one_line
 def main(cfg: DictConfig) -> None:
     """Entry point of `offramp link_change`."""
     run(cfg, Path(HydraConfig.get().runtime.output_dir))

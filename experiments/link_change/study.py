@@ -42,7 +42,6 @@ RECORDED = (
 )  # fmt: skip
 START = 6  # the first sixth of the requests, which "later" leaves out
 UNUSED = ("cost", "dropped", "bytes")
-HERE = Path(__file__).parent.parent
 
 
 def sources() -> str:
@@ -62,8 +61,8 @@ def opened(cfg: DictConfig) -> Place:
     table = None
     if name is not None:
         table = PayloadTable.load(name) if name.endswith(".safetensors") else PayloadTable.embedded(name)
-    device = Path(cfg.device)
-    server = DeviceProfile.load(device if device.exists() else HERE / device.name)
+    own = cfg.device.endswith(".json")
+    server = DeviceProfile.load(cfg.device) if own else DeviceProfile.embedded(cfg.device)
     server.check(cache)
     part, table = prepared(cache, table, cfg.calibration)
     return Place(

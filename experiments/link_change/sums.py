@@ -55,7 +55,7 @@ def judged(here: Found, key: str = JOINT, less: float = POINT) -> Found:
     return {
         "arm": arm,
         "ratio": found,
-        "later": mean(ours, "later_ms") / mean(arm, "later_ms"),
+        "later": mean(ours, "later_ms") / mean(arm, "later_ms") if "later_ms" in ours else None,
         "accuracy": paired(ours["accuracy"], arm["accuracy"]),
         "holds": found["mean"] <= MOST,
     }

@@ -98,7 +98,7 @@ def cells(row: Found) -> list[str]:
         one = row[rule]
         mark = "" if one["holds"] == one["of"] else "**"
         made += [f"{mark}{one['holds']} of {one['of']}{mark}", f"{one['median']:.3f}", f"{one['worst']:.3f}"]
-        made += [f"{one['later']:.3f}"] if rule == "point" else []
+        made += ["–" if np.isnan(one["later"]) else f"{one['later']:.3f}"] if rule == "point" else []
     return made
 
 

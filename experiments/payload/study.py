@@ -12,7 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
-from offramp import bandits, environments, experiments
+from offramp import bandits, environments
 from offramp.environments import CacheError, ConfidenceCache
 from offramp.environments.devices import DeviceProfile
 from offramp.environments.links import preset
@@ -71,8 +71,7 @@ def opened(cfg: DictConfig) -> tuple[ConfidenceCache, PayloadTable, DeviceProfil
     cache, own = open_cache(cfg.cache), cfg.cache.endswith(".safetensors")
     beside = cfg.cache.removesuffix(".safetensors")
     table = PayloadTable.load(f"{beside}.payloads.safetensors") if own else PayloadTable.embedded(cfg.cache)
-    file = Path(str(experiments.__file__)).parent / f"{cfg.cache}.device.json" if cfg.machine is None else cfg.machine
-    device = DeviceProfile.load(file)
+    device = DeviceProfile.embedded(cfg.cache) if cfg.machine is None else DeviceProfile.load(cfg.machine)
     table.check(cache)
     device.check(cache)
     if len(cache.experts) > 1:

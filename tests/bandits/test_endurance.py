@@ -13,8 +13,7 @@ from offramp.environments import Abrupt, ConfidenceCache, World, rollout
 
 NAMES = sorted(p.stem for p in (Path(__file__).parents[2] / "conf" / "policy").glob("*.yaml") if p.stem != "standard")
 EXITS, ROUNDS = 5, 10_000_000
-# Above five microseconds a round, mostly the computed chances of the draws: fewer rounds for the same patience.
-SLOW = {"beta_thompson", "gaussian_thompson", "bayes_ucb", "bayes_ucb_beta", "ts_n", "exp3_s", "exp3", "exp3_ix"}
+SLOW = {"beta_thompson"}  # computes the chances of its draws by quadrature: 160 microseconds a round
 
 
 def extreme_world() -> World:
@@ -43,7 +42,7 @@ def test_numbers_stay_finite(name):
         policy = instantiate(compose("compare", overrides=[f"policy={name}"]).policy)
     world = extreme_world()
     stream = Abrupt(segments=(("either", 1.0), ("sure", 0.1)), length=70_000)
-    rounds = ROUNDS // 20 if name in SLOW else ROUNDS
+    rounds = ROUNDS // 10 if name in SLOW else ROUNDS
     trace, state = rollout(policy, world, stream, horizon=rounds, seed=0)
     finite = np.isfinite(fresh(policy, world.arms, 0))
     assert np.isfinite(state[finite]).all()

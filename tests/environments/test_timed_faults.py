@@ -170,3 +170,9 @@ class Given:
 def test_arrivals_out_of_order_are_refused(small, times):
     with pytest.raises(ValueError, match="allowed are 3 finite times from 0 on, not decreasing"):
         timed(small, arrivals=Given(times)).rounds(CLEAR, horizon=3, seed=0)
+
+
+@pytest.mark.parametrize("name", ["link", "estimate", "arrivals"])
+def test_a_name_in_place_of_an_object_is_refused(small, name):
+    with pytest.raises(ValueError, match=f"{name} is 'wifi', allowed is a "):
+        replace(timed(small), **{name: "wifi"})

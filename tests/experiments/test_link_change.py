@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from offramp.bandits import FinalExit
+from offramp.environments.devices import DeviceProfile
 from offramp.environments.replay import arms_of
 from offramp.experiments import link_change
 from offramp.experiments.joint_policy.contenders import CONTENDERS
@@ -166,8 +167,8 @@ def test_one_cell_by_hand(written, place):
     _, found = written
     cell = found["cases"]["3g board distorted"][LINK]
     case, edge = cases.CASES["3g board distorted"], cases.EDGES["board"]
-    device = json.loads((HERE.parent / f"{NAME}.device.json").read_text(encoding="utf-8"))
-    ms = 32.0 * (sum(device["segment_ms"]) + sum(device["head_ms"]))
+    device = DeviceProfile.embedded(NAME)
+    ms = 32.0 * (sum(device.segment_ms) + sum(device.head_ms))
     n = int(20_000.0 / (1_000.0 / 3.0))
     assert cell["requests"] == n
     run = cell["played"]["final_exit"]
@@ -178,7 +179,7 @@ def test_one_cell_by_hand(written, place):
     assert run["offloaded"] == [0.0, 0.0]
     assert run["agreement"] == [1.0, 1.0]
     world = place.world(case, LINK)
-    whole = 32.0 * (sum(device["segment_ms"]) + device["head_ms"][-1])
+    whole = 32.0 * (sum(device.segment_ms) + device.head_ms[-1])
     for seed in range(2):
         stream = _quick().stream(case)
         rounds = world.rounds(stream, horizon=n, seed=seed)
