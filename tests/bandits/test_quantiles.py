@@ -85,8 +85,12 @@ def test_student_quantile():
 @given(st.floats(1e-10, 1.0 - 1e-10), st.floats(0.1, 1e4), st.floats(0.1, 1e4))
 def test_the_quantile_inverts_the_distribution_function(p, a, b):
     x = beta_quantile(p, a, b)
+    rounded = (
+        2.0**-53 if p > 0.5 else 0.0
+    )  # above 1/2 it is one minus the result that is exact, so x is as good as this
     if 1e-300 < x < 1.0 - 1e-12:
-        assert beta_cdf(x, a, b) == pytest.approx(p, rel=1e-7, abs=1e-12)
+        assert beta_cdf(x - rounded, a, b) <= p * (1.0 + 1e-7) + 1e-12
+        assert beta_cdf(x + rounded, a, b) >= p * (1.0 - 1e-7) - 1e-12
 
 
 def test_compiled_and_plain_agree_in_the_last_bit():
