@@ -32,6 +32,23 @@ class Condition:
     parameters: Mapping[str, float | str] = field(default_factory=dict)
 
 
+def rows_of(split: str, of: npt.NDArray[np.int8], where: str) -> npt.NDArray[np.bool_]:
+    """Which samples belong to a split of the data, given the number of each one's split, (N,).
+
+    Raises
+    ------
+    CacheError
+        No split has this name, or none of the samples is of it.
+
+    """
+    if split not in SPLITS:
+        raise CacheError(f"split is {split!r}, allowed are {SPLITS}")
+    keep: npt.NDArray[np.bool_] = of == SPLITS.index(split)
+    if not keep.any():
+        raise CacheError(f"split {split!r} is empty in {where}")
+    return keep
+
+
 @dataclass(frozen=True, eq=False, kw_only=True)
 class ConfidenceCache:
     """Confidences and predictions of all exits; S conditions, E experts, N samples, L exits.
@@ -222,12 +239,7 @@ class ConfidenceCache:
 
     def part(self, split: str) -> "ConfidenceCache":
         """The samples of one split, "validation" or "test"."""
-        if split not in SPLITS:
-            raise CacheError(f"split is {split!r}, allowed are {SPLITS}")
-        keep = self.split == SPLITS.index(split)
-        if not keep.any():
-            raise CacheError(f"split {split!r} is empty in this cache")
-        return self.select(keep)
+        return self.select(rows_of(split, self.split, "this cache"))
 
     def select(self, keep: npt.NDArray[Any]) -> "ConfidenceCache":
         """The samples that an index or a mask picks, in its order."""

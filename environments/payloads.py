@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from offramp.bandits.rows import FloatArray, IntArray
 from offramp.environments import checked, payload_file, sealed
-from offramp.environments.cache import HERE, SPLITS, CacheError, ConfidenceCache
+from offramp.environments.cache import HERE, SPLITS, CacheError, ConfidenceCache, rows_of
 from offramp.environments.temperature import tempered
 
 SCHEMA = "offramp-payloads-1"
@@ -224,12 +224,7 @@ class PayloadTable:
 
     def part(self, split: str) -> "PayloadTable":
         """The samples of one split of the data, "validation" or "test"."""
-        if split not in SPLITS:
-            raise CacheError(f"split is {split!r}, allowed are {SPLITS}")
-        keep = self.split_of_data == SPLITS.index(split)
-        if not keep.any():
-            raise CacheError(f"split {split!r} is empty in this table of payloads")
-        return self.select(keep)
+        return self.select(rows_of(split, self.split_of_data, "this table of payloads"))
 
     def select(self, keep: npt.NDArray[Any]) -> "PayloadTable":
         """The samples that an index or a mask picks, in its order."""

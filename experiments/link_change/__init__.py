@@ -11,8 +11,7 @@ from rich.console import Console
 
 from offramp.environments.link_traces import embedded_traces
 from offramp.experiments.compare import plain
-from offramp.experiments.earlier import earlier, write
-from offramp.experiments.joint_policy import shortened
+from offramp.experiments.earlier import earlier, shortened, write
 from offramp.experiments.link_change.cases import CASES, PLAYED
 from offramp.experiments.link_change.pictures import draw
 from offramp.experiments.link_change.study import study as added
