@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from offramp.bandits import sealed
 from offramp.bandits.costs import Profile as Profile
-from offramp.environments import checked, compact, sealed
-from offramp.environments.sealed import CacheError as CacheError
+from offramp.environments import checked, compact
+from offramp.environments.checked import CacheError as CacheError
 from offramp.environments.temperature import tempered
 
 SCHEMA = "offramp-cache-2"

@@ -5,7 +5,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from offramp.environments.sealed import CacheError
+from offramp.bandits.sealed import SealedError
+
+CacheError = SealedError  # what caches and their neighbours refuse
 
 
 def array(name: str, values: npt.ArrayLike, kind: type[np.generic]) -> npt.NDArray[Any]:

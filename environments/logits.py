@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from offramp.environments import sealed
+from offramp.bandits import sealed
 from offramp.environments.cache import HERE, SPLITS, CacheError
 
 SCHEMA = "offramp-logits-1"

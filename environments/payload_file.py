@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from offramp.environments import checked, compact
-from offramp.environments.sealed import CacheError
+from offramp.environments.checked import CacheError
 
 Tensors = dict[str, npt.NDArray[Any]]
 MANIFEST = (

@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from offramp.bandits import sealed
 from offramp.bandits.rows import FloatArray, IntArray
-from offramp.environments import checked, payload_file, sealed
+from offramp.environments import checked, payload_file
 from offramp.environments.cache import HERE, SPLITS, CacheError, ConfidenceCache, rows_of
 from offramp.environments.temperature import tempered
 

@@ -375,7 +375,7 @@ def test_a_file_of_many_pieces_is_read_as_it_was_written(small, tmp_path, monkey
     """Files are read and decoded piece by piece; here the pieces are a few numbers long."""
     made().save(tmp_path / "c", small=small)
     whole = ConfidenceCache.load(tmp_path / "c")
-    monkeypatch.setattr("offramp.environments.sealed.PIECE", 24)
+    monkeypatch.setattr("offramp.bandits.sealed.PIECE", 24)
     monkeypatch.setattr("offramp.environments.compact.PIECE", 3)
     found = ConfidenceCache.load(tmp_path / "c")
     for name in ("confidence", "prediction", "label", "sample", "split"):

@@ -6,7 +6,8 @@ import json
 import numpy as np
 import pytest
 
-from offramp.environments import CacheError, ConfidenceCache, sealed
+from offramp.bandits import sealed
+from offramp.environments import CacheError, ConfidenceCache
 from offramp.environments.cache import SCHEMA
 from offramp.environments.temperature import spread_of
 

@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from offramp.environments import CacheError, ConfidenceCache, sealed
+from offramp.bandits import sealed
+from offramp.environments import CacheError, ConfidenceCache
 from offramp.environments.logits import SCHEMA, STEP, LogitTable, codes_of
 
 LOGITS = arrays(np.float64, (4, 6), elements=st.floats(-60.0, 60.0))

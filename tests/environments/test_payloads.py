@@ -6,7 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from offramp.environments import CacheError, Condition, ConfidenceCache, sealed
+from offramp.bandits import sealed
+from offramp.environments import CacheError, Condition, ConfidenceCache
 from offramp.environments.payloads import SCHEMA, PayloadTable
 from offramp.environments.temperature import spread_of
 

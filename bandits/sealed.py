@@ -26,18 +26,43 @@ class _Source(Protocol):
         """Fill as much of the room as there is at once."""
 
 
-class CacheError(ValueError):
-    """A cache cannot be built or read; the message names the field, the value and what is allowed."""
+class SealedError(ValueError):
+    """What is kept in sealed files cannot be built or read; the message names field, value and what is allowed."""
+
+
+def packed(tensors: Mapping[str, npt.NDArray[Any]], manifest: Mapping[str, Any], schema: str) -> bytes:
+    """The bytes of a sealed file, for `parse`."""
+    meta = {"schema": schema, "manifest": json.dumps(manifest, sort_keys=True), "sha256": _UNSEALED}
+    # The library writes the memory as it lies, whatever the strides: another order would be read back as other values.
+    raw = save({name: np.ascontiguousarray(values) for name, values in tensors.items()}, metadata=meta)
+    return _sealed(raw, _UNSEALED, hashlib.sha256(raw).hexdigest())
 
 
 def write(path: str | Path, tensors: Mapping[str, npt.NDArray[Any]], manifest: Mapping[str, Any], schema: str) -> None:
     """Write a sealed file: it is the old one or the whole new one, never a part."""
-    meta = {"schema": schema, "manifest": json.dumps(manifest, sort_keys=True), "sha256": _UNSEALED}
-    # The library writes the memory as it lies, whatever the strides: another order would be read back as other values.
-    raw = save({name: np.ascontiguousarray(values) for name, values in tensors.items()}, metadata=meta)
+    replace(path, packed(tensors, manifest, schema))
+
+
+def replace(path: str | Path, raw: bytes, *, lasting: bool = False) -> None:
+    """Put bytes in the place of a file, whole or not at all.
+
+    Parameters
+    ----------
+    path
+        The file.
+    raw
+        What it is to hold.
+    lasting
+        Wait until the bytes are on the disk, so that this holds after a power loss as well.
+
+    """
     path = Path(path)
     partial = path.with_name(path.name + ".partial")
-    partial.write_bytes(_sealed(raw, _UNSEALED, hashlib.sha256(raw).hexdigest()))
+    with partial.open("wb") as file:
+        file.write(raw)
+        if lasting:
+            file.flush()
+            os.fsync(file.fileno())
     partial.replace(path)
 
 
@@ -46,7 +71,9 @@ def read(path: str | Path) -> bytes:
     try:
         return Path(path).read_bytes()
     except OSError as error:
-        raise CacheError(f"file {path} cannot be read ({error.strerror}), allowed is a file written by save") from error
+        raise SealedError(
+            f"file {path} cannot be read ({error.strerror}), allowed is a file written by save"
+        ) from error
 
 
 def load(path: str | Path, schema: str, *, wide: Collection[str] = ()) -> tuple[Tensors, Any]:
@@ -63,7 +90,7 @@ def load(path: str | Path, schema: str, *, wide: Collection[str] = ()) -> tuple[
 
     Raises
     ------
-    CacheError
+    SealedError
         The file is missing, truncated, altered, or of another schema.
 
     """
@@ -74,7 +101,9 @@ def load(path: str | Path, schema: str, *, wide: Collection[str] = ()) -> tuple[
                 return _content(file, size, f"file {path}", schema, wide)
             raw = file.read()  # of what has no size beforehand, as a pipe
     except OSError as error:
-        raise CacheError(f"file {path} cannot be read ({error.strerror}), allowed is a file written by save") from error
+        raise SealedError(
+            f"file {path} cannot be read ({error.strerror}), allowed is a file written by save"
+        ) from error
     return parse(raw, f"file {path}", schema, wide=wide)
 
 
@@ -89,19 +118,19 @@ def _content(file: _Source, size: int, where: str, schema: str, wide: Collection
         start = _filled(file, bytearray(min(8, size)))
         length = int.from_bytes(start, "little")
         if size < 8 or length > size - 8:
-            raise CacheError(f"{where} is {size} bytes long, allowed is {length + 8} or more: it is truncated")
+            raise SealedError(f"{where} is {size} bytes long, allowed is {length + 8} or more: it is truncated")
         raw = bytes(start + _filled(file, bytearray(length)))
         header, meta = _header(raw, where, schema)
         digest = hashlib.sha256(_sealed(raw, meta["sha256"], _UNSEALED))
         tensors = _tensors(file, header, size - len(raw), digest, wide)
         if meta["sha256"] != digest.hexdigest():
             said, found = meta["sha256"], digest.hexdigest()
-            raise CacheError(f"{where}: its sha256 is {found}, allowed is {said} as in its header")
+            raise SealedError(f"{where}: its sha256 is {found}, allowed is {said} as in its header")
         return tensors, json.loads(meta["manifest"])
-    except CacheError:
+    except SealedError:
         raise
     except (KeyError, ValueError, TypeError, AttributeError, OverflowError, RecursionError) as error:
-        raise CacheError(f"{where} is damaged ({error}), allowed is a file written by save") from error
+        raise SealedError(f"{where} is damaged ({error}), allowed is a file written by save") from error
 
 
 def _tensors(file: _Source, header: dict[str, Any], size: int, digest: Any, wide: Collection[str]) -> Tensors:
@@ -152,9 +181,9 @@ def _header(raw: bytes, where: str, schema: str) -> tuple[dict[str, Any], dict[s
         header = json.loads(raw[8:].decode())
         found = {str(k): str(v) for k, v in header.pop("__metadata__").items()}
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise CacheError(f"{where} is damaged ({error}), allowed is a file written by save") from error
+        raise SealedError(f"{where} is damaged ({error}), allowed is a file written by save") from error
     if found.get("schema") != schema:
-        raise CacheError(f"{where}: schema is {found.get('schema')!r}, allowed is {schema!r}")
+        raise SealedError(f"{where}: schema is {found.get('schema')!r}, allowed is {schema!r}")
     if sorted(found) != ["manifest", "schema", "sha256"]:
-        raise CacheError(f"{where}: the header holds {sorted(found)}, allowed are manifest, schema, sha256")
+        raise SealedError(f"{where}: the header holds {sorted(found)}, allowed are manifest, schema, sha256")
     return header, found

@@ -1,0 +1,216 @@
+"""The ledger: a store and the fold over its log, always in step, whatever fails on the way."""
+
+from collections.abc import Iterable, Sequence
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+from offramp.bandits.arms import Arms
+from offramp.bandits.contract import ContractError, Decision, Observation
+from offramp.bandits.durable.fold import Fold
+from offramp.bandits.durable.follower import Mark
+from offramp.bandits.durable.store import FIRST, LATEST, Entry, Store, StoreError
+from offramp.bandits.durable.tickets import Ticket
+from offramp.bandits.engine import DEFAULT
+from offramp.bandits.policy import Policy
+
+SNAPSHOT_EVERY = 256  # pieces of feedback: what is folded anew, a microsecond each, when a store is opened
+
+
+class Outcome(StrEnum):
+    """What became of a piece of feedback."""
+
+    COUNTED = "counted"  # it is in the log, and learnt
+    DUPLICATE = "duplicate"  # it was in the log already
+    LATE = "late"  # it is older than the window allows: neither logged nor learnt
+    OBSOLETE = "obsolete"  # it is in the log, and taught nothing: its arm is played no more
+
+
+class Ledger:
+    """What is known, and the log that it follows from.
+
+    Parameters
+    ----------
+    path, synchronous
+        As for `offramp.bandits.durable.store.Store`.
+    lateness, keep
+        As for `offramp.bandits.durable.DurableEngine`.
+    compiled, known
+        As for `offramp.bandits.durable.fold.Fold`.
+
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        synchronous: str,
+        *,
+        lateness: int,
+        keep: int | None,
+        compiled: bool,
+        known: tuple[type, ...],
+    ) -> None:
+        if lateness < 1 or (keep is not None and keep < lateness):
+            raise ValueError(f"lateness is {lateness} and keep {keep}, allowed are >= 1 and >= lateness, or None")
+        self.path, self.lateness, self.keep = Path(path), lateness, keep
+        self._compiled, self._known = compiled, known
+        self.store = Store(path, synchronous)
+        self.fold: Fold
+
+    @property
+    def new(self) -> bool:
+        """Is there nothing in the store yet?"""
+        return self.store.snapshot(LATEST) is None
+
+    def make(self, policy: Policy, arms: Arms, features: int, seed: int, streams: Sequence[str]) -> None:
+        """Fill a new store."""
+        fold = Fold(
+            policy,
+            arms=arms,
+            features=features,
+            seed=seed,
+            streams=(DEFAULT, *streams),
+            compiled=self._compiled,
+            known=self._known,
+        )
+        self.begin_with(fold.packed(), 0)
+
+    def begin_with(self, raw: bytes, cursor: int) -> None:
+        """Fill a new store with a snapshot."""
+        with self.store.transaction():
+            for name in (FIRST, LATEST):
+                self.store.keep(name, cursor, raw)
+
+    def load(self) -> None:
+        """Know what the store says."""
+        fold = self._at(LATEST)
+        self._snapshot_at = fold.cursor
+        self._go_on(fold)
+        self.fold, self._first = fold, self.store.cursor(FIRST)
+
+    def take(self, feedback: Sequence[tuple[Ticket, Observation]]) -> list[Outcome]:
+        """Take a batch in one transaction: all of it or, where something is refused, nothing.
+
+        Raises
+        ------
+        ContractError
+            An observation cannot have come from its decision.
+        StoreError
+            The store cannot be written.
+
+        """
+        fold, marks = self.fold, dict[str, list[Mark]]()
+        cursor, outcomes, due = fold.cursor, list[Outcome](), False
+        try:
+            with self.store.transaction():
+                for ticket, observation in feedback:
+                    if ticket.stream not in marks:
+                        marks[ticket.stream] = self._marks(ticket)
+                    outcomes.append(self._take(ticket, observation))
+                due = fold.cursor - self._snapshot_at >= SNAPSHOT_EVERY
+                if due:
+                    self.store.keep(LATEST, fold.cursor, fold.packed())
+        except (ContractError, StoreError) as error:
+            fold.cursor = cursor
+            for kept in marks.values():
+                for mark in kept:
+                    mark.undo()
+            if isinstance(error, ContractError) and len(feedback) > 1:
+                raise type(error)(f"feedback {len(outcomes)} of {len(feedback)}: {error}") from error
+            raise
+        except BaseException:
+            self.load()  # interrupted before or after it was written: the store knows
+            raise
+        if due:
+            self._snapshot_at = fold.cursor
+        self._trim()
+        return outcomes
+
+    def happen(self, kind: str, **detail: Any) -> None:
+        """Let an event happen to the fold and in the log, or nowhere."""
+        try:
+            with self.store.transaction():
+                self.fold.happen(kind, detail)
+                self.store.log_event(self.fold.cursor, kind, detail)
+                self.store.keep(LATEST, self.fold.cursor, self.fold.packed())
+        finally:
+            self.load()  # what the store says now, whether or not this went well
+
+    def verify(self) -> None:
+        """Fold the log anew, and compare.
+
+        Raises
+        ------
+        StoreError
+            It does not give what is known, bit for bit.
+
+        """
+        again = self._at(FIRST)
+        self._go_on(again)
+        if again != self.fold:
+            raise StoreError(f"store {self.path}: its log, folded anew, does not give what is known now")
+
+    def close(self) -> None:
+        """Write what the next start would fold anew, and let go of the store."""
+        try:
+            with self.store.transaction():
+                self.store.keep(LATEST, self.fold.cursor, self.fold.packed())
+        finally:
+            self.store.close()
+
+    def _take(self, ticket: Ticket, observation: Observation) -> Outcome:
+        fold = self.fold
+        if fold.cursor - ticket.cursor > self.lateness:
+            return Outcome.LATE
+        if not self.store.log(
+            fold.cursor + 1,
+            ticket.epoch,
+            ticket.id,
+            ticket.generation,
+            ticket.stream,
+            ticket.row,
+            observation.row,
+            ticket.shadow,
+        ):
+            return Outcome.DUPLICATE
+        return Outcome.COUNTED if fold.take(ticket, observation, ticket.generation) else Outcome.OBSOLETE
+
+    def _marks(self, ticket: Ticket) -> list[Mark]:
+        streams = self.fold.learner.streams
+        if ticket.stream not in streams:
+            raise ContractError(f"stream {ticket.stream!r} is not open, allowed are {list(streams)}")
+        return self.fold.marks(ticket.stream)
+
+    def _at(self, name: str) -> Fold:
+        """What was known at a snapshot in the store."""
+        raw = self.store.snapshot(name)
+        if raw is None:
+            raise StoreError(f"store {self.path} has no snapshot {name!r}: it is damaged")
+        return Fold.unpacked(raw, f"store {self.path}", compiled=self._compiled, known=self._known)
+
+    def _go_on(self, fold: Fold, until: int | None = None) -> None:
+        """Fold what is in the log behind a snapshot."""
+        entries: Iterable[Entry] = self.store.entries(fold.cursor, until)
+        for entry in entries:
+            if entry.seq != fold.cursor + 1:
+                raise StoreError(f"store {self.path}: line {fold.cursor + 1} of its log is missing")
+            if entry.kind is not None:
+                fold.happen(entry.kind, entry.detail)
+            else:
+                seen = Observation.__new__(Observation)
+                seen.row = entry.observation
+                fold.take(Decision(entry.decision, entry.number, entry.stream), seen, entry.generation)
+
+    def _trim(self) -> None:
+        """Take away what the log need not keep, once there is a good piece of it.
+
+        What is taken away is older than the window of lateness, so that a duplicate of it is refused as late.
+        """
+        if self.keep is None or self.fold.cursor - self._first < self.keep + max(self.keep // 2, SNAPSHOT_EVERY):
+            return
+        base = self._at(FIRST)
+        self._go_on(base, self.fold.cursor - self.keep)
+        with self.store.transaction():
+            self.store.keep(FIRST, base.cursor, base.packed())
+            self.store.drop(base.cursor)
+        self._first = base.cursor

@@ -1,0 +1,237 @@
+"""The store: one SQLite file with the feedback log, the snapshots that it is folded from, and what happened besides."""
+
+import fcntl
+import json
+import os
+import sqlite3
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from offramp.bandits.rows import FloatArray
+
+APPLICATION = 0x0FF4A3B0  # says in the file's header whose it is
+SCHEMA = 1
+SYNCHRONOUS = ("OFF", "NORMAL", "FULL", "EXTRA")
+FIRST, LATEST = "first", "latest"  # snapshots: where the log begins, and one from which little is left to fold
+BIAS = 1 << 63  # numbers up to 2^64 - 1 are kept as SQLite's signed ones
+
+TABLES = """
+create table snapshots (name text primary key, cursor integer not null, content blob not null) without rowid;
+create table feedback (
+    epoch integer not null, number integer not null, seq integer not null, generation integer not null,
+    stream text not null, decision blob not null, observation blob not null, shadow blob,
+    primary key (epoch, number)
+) without rowid;
+create table events (seq integer primary key, kind text not null, detail text not null);
+"""
+
+
+class StoreError(RuntimeError):
+    """The store cannot be opened, written or trusted; what was in it is unchanged."""
+
+
+class Entry(NamedTuple):
+    """One line of the log: a piece of feedback, or an event where `kind` is not None."""
+
+    seq: int
+    kind: str | None
+    detail: Mapping[str, Any]
+    epoch: int
+    number: int
+    generation: int
+    stream: str
+    decision: FloatArray
+    observation: FloatArray
+    shadow: FloatArray | None
+
+
+class Store:
+    """The one writing connection to a store.
+
+    Parameters
+    ----------
+    path
+        The file; made where it is missing, together with `<path>.lock`, and SQLite's `-wal` and `-shm`.
+    synchronous
+        SQLite's setting.  After a killed process nothing is lost with any of them.  After a power loss: FULL and EXTRA
+        lose nothing that `update` has returned for; NORMAL may lose the last feedback, as if it had never come, and
+        stays consistent; OFF may damage the file.
+
+    Raises
+    ------
+    StoreError
+        Another learner has it open, or the file is no store or of another schema.
+
+    """
+
+    def __init__(self, path: str | Path, synchronous: str = "NORMAL") -> None:
+        if synchronous not in SYNCHRONOUS:
+            raise ValueError(f"synchronous is {synchronous!r}, allowed are {SYNCHRONOUS}")
+        self.path = Path(path)
+        self._lock = _locked(self.path)
+        try:
+            self._connection = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False)
+            try:
+                self._prepare(synchronous)
+            except BaseException:
+                self._connection.close()
+                raise
+        except sqlite3.Error as error:
+            os.close(self._lock)
+            raise StoreError(f"store {self.path} cannot be opened ({error}), allowed is a file made here") from error
+        except StoreError:
+            os.close(self._lock)
+            raise
+        self._run = self._connection.execute
+
+    def _prepare(self, synchronous: str) -> None:
+        run = self._connection.execute
+        (application,), (version,) = run("pragma application_id").fetchone(), run("pragma user_version").fetchone()
+        (tables,) = run("select count(*) from sqlite_master").fetchone()
+        if tables and (application != APPLICATION or version != SCHEMA):
+            raise StoreError(
+                f"store {self.path} is of application {application:#x} and schema {version}, allowed are "
+                f"{APPLICATION:#x} and {SCHEMA}: it was made by something else"
+            )
+        if run("pragma journal_mode=wal").fetchone() != ("wal",):
+            raise StoreError(f"store {self.path} is where SQLite keeps no write-ahead log, allowed is a local disk")
+        run(f"pragma synchronous={synchronous}")
+        if not tables:
+            run("begin immediate")
+            for statement in filter(str.strip, TABLES.split(";")):
+                run(statement)
+            run(f"pragma application_id={APPLICATION}")
+            run(f"pragma user_version={SCHEMA}")
+            run("commit")
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """All of what is written inside, or nothing.
+
+        Raises
+        ------
+        StoreError
+            The disk is full or refuses to be written; nothing of it was.
+
+        """
+        try:
+            self._run("begin immediate")
+            yield
+            self._run("commit")
+        except sqlite3.Error as error:
+            raise StoreError(f"store {self.path} cannot be written ({error}); nothing of this was learnt") from error
+        finally:
+            if self._connection.in_transaction:
+                self._run("rollback")
+
+    def log(
+        self,
+        seq: int,
+        epoch: int,
+        number: int,
+        generation: int,
+        stream: str,
+        decision: FloatArray,
+        observation: FloatArray,
+        shadow: FloatArray | None,
+    ) -> bool:
+        """Write one piece of feedback; False where it stands in the log already."""
+        return (
+            self._run(
+                "insert or ignore into feedback values (?, ?, ?, ?, ?, ?, ?, ?)",
+                (
+                    epoch - BIAS,
+                    number,
+                    seq,
+                    generation,
+                    stream,
+                    decision.tobytes(),
+                    observation.tobytes(),
+                    None if shadow is None else shadow.tobytes(),
+                ),
+            ).rowcount
+            == 1
+        )
+
+    def log_event(self, seq: int, kind: str, detail: Mapping[str, Any]) -> None:
+        """Write one event."""
+        self._run("insert into events values (?, ?, ?)", (seq, kind, json.dumps(detail, sort_keys=True)))
+
+    def keep(self, name: str, cursor: int, content: bytes) -> None:
+        """Write a snapshot in the place of the one of this name."""
+        self._run("insert or replace into snapshots values (?, ?, ?)", (name, cursor, content))
+
+    def snapshot(self, name: str) -> bytes | None:
+        """The snapshot of this name; None in a store that was just made."""
+        found = self._run("select content from snapshots where name = ?", (name,)).fetchone()
+        return None if found is None else bytes(found[0])
+
+    def cursor(self, name: str) -> int:
+        """Where the snapshot of this name stands in the log."""
+        return int(self._run("select cursor from snapshots where name = ?", (name,)).fetchone()[0])
+
+    def entries(self, after: int, until: int | None = None) -> Iterator[Entry]:
+        """The log behind a cursor, in its order."""
+        last = until if until is not None else (1 << 62)
+        nothing = np.zeros(0)
+        events = {
+            seq: Entry(seq, kind, json.loads(detail), 0, 0, 0, "", nothing, nothing, None)
+            for seq, kind, detail in self._run(
+                "select * from events where seq > ? and seq <= ? order by seq", (after, last)
+            )
+        }
+        pending = iter(sorted(events))
+        event = next(pending, None)
+        for epoch, number, seq, generation, stream, decision, observation, shadow in self._run(
+            "select * from feedback where seq > ? and seq <= ? order by seq", (after, last)
+        ):
+            while event is not None and event < seq:
+                yield events[event]
+                event = next(pending, None)
+            yield Entry(
+                seq,
+                None,
+                {},
+                epoch + BIAS,
+                number,
+                generation,
+                stream,
+                np.frombuffer(decision).copy(),
+                np.frombuffer(observation).copy(),
+                None if shadow is None else np.frombuffer(shadow).copy(),
+            )
+        while event is not None:
+            yield events[event]
+            event = next(pending, None)
+
+    def drop(self, until: int) -> None:
+        """Take the log up to a cursor away."""
+        self._run("delete from feedback where seq <= ?", (until,))
+        self._run("delete from events where seq <= ?", (until,))
+
+    def count(self) -> int:
+        """Pieces of feedback in the log."""
+        return int(self._run("select count(*) from feedback").fetchone()[0])
+
+    def close(self) -> None:
+        """Let go of the file, with everything in it and nothing beside it."""
+        self._connection.close()
+        os.close(self._lock)
+
+
+def _locked(path: Path) -> int:
+    """A lock that the system frees when this process ends, however it does."""
+    try:
+        lock = os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise StoreError(f"store {path} cannot be opened ({error.strerror}), allowed is a path in a folder") from error
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        os.close(lock)
+        raise StoreError(f"store {path} is open in another learner, allowed is one at a time") from error
+    return lock
