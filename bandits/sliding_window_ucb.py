@@ -115,10 +115,17 @@ def select(state: FloatArray, row: FloatArray) -> None:
 
 @kernel
 def update(state: FloatArray, decision: FloatArray, observation: FloatArray) -> None:
-    """Learn from a decision that is still in the window, in its place there."""
+    """Learn from a decision that is still in the window, in its place there.
+
+    Another arm stands in that place where the decision was made elsewhere, on another copy of the state: it gives way.
+    """
     slot = slot_of(state, decision[ROUND])
     ring, window = own(state, PARAMETERS, COLUMNS), whole(state[whole(state[FREE]) + WINDOW])
-    if slot >= 0 and state[ring + ARM_OF * window + slot] == decision[PLAY]:
+    if slot >= 0 and state[ring + VALUE * window + slot] < 0.0:
+        chosen, stood = own(state, PARAMETERS, CHOSEN), whole(state[ring + ARM_OF * window + slot])
+        state[chosen + stood] -= 1.0
+        state[chosen + whole(decision[PLAY])] += 1.0
+        state[ring + ARM_OF * window + slot] = decision[PLAY]
         value = math.floor(answer_confidence(observation) * GRAIN + 0.5) / GRAIN
         state[ring + VALUE * window + slot] = value
         state[ring + OFFLOAD * window + slot] = observation[OFFLOADED]

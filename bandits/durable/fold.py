@@ -71,8 +71,11 @@ class Fold:
         return made
 
     def marks(self, stream: str) -> list[Mark]:
-        """The stream as it is now, in learner and candidate."""
-        return [f.mark(stream) for f in (self.learner, self.candidate) if f is not None]
+        """The stream as it is now, in learner and candidate; the cursor is the caller's to set back."""
+        kept = [self.learner.mark(stream)]
+        if self.candidate is not None:
+            kept.append(self.candidate.mark(stream))
+        return kept
 
     def take(self, decision: Decision, observation: Observation, generation: int) -> bool:
         """Take the next piece of feedback; False where its arm is played no more, and it taught nothing.
@@ -80,7 +83,7 @@ class Fold:
         Raises
         ------
         ContractError
-            The observation cannot have come from this decision; nothing has changed.
+            The observation cannot have come from this decision; undo to the `marks`.
 
         """
         taught = self.learner.follow(decision, observation, made_here=generation == self.generation)

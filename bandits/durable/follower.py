@@ -11,7 +11,6 @@ from offramp.bandits.arms import Arm, Arms
 from offramp.bandits.contract import ContractError, Decision, Observation, Quote
 from offramp.bandits.engine import DEFAULT, Engine
 from offramp.bandits.kernel import whole
-from offramp.bandits.loop import check_origin
 from offramp.bandits.rows import FloatArray
 from offramp.bandits.state import ARMS, CURSOR, HEADER, UNIFORMS, refill
 
@@ -38,9 +37,8 @@ def placed(row: FloatArray, state: FloatArray, arms: Arms) -> FloatArray | None:
     return None
 
 
-def as_quoted(row: FloatArray) -> FloatArray:
+def as_quoted(row: FloatArray, exits: int) -> FloatArray:
     """A decision row as it was before the decision: quote and context alone."""
-    exits = whole(row[rows.EXITS])
     given = row.copy()
     given[rows.ARM : rows.COSTS] = 0.0
     given[rows.thresholds_at(exits) : rows.context_at(exits)] = np.inf
@@ -98,7 +96,7 @@ class Follower(Engine):
         Raises
         ------
         ContractError
-            The observation cannot have come from this decision; nothing has changed.
+            The observation cannot have come from this decision; undo the stream to a `mark`.
 
         Notes
         -----
@@ -112,11 +110,7 @@ class Follower(Engine):
         if row is None:
             self._check(decision, observation)
             return False
-        flag = check_origin(mine.state, row)
-        if flag:
-            raise ContractError(self._explain(flag, observation.row))
-        before = Mark(mine)
-        stand_in = as_quoted(row)
+        stand_in = as_quoted(row, self.arms.exits)
         flag = self._decide(mine.state, stand_in)
         if flag == rows.REFILL:
             refill(mine.state, mine.rng)
@@ -126,7 +120,6 @@ class Follower(Engine):
             stood_for[rows.ROUND] = stand_in[rows.ROUND]
             flag = self._learn(mine.state, stood_for, observation.row)
         if flag:
-            before.undo()
             raise ContractError(self._explain(flag, observation.row))
         return True
 

@@ -99,22 +99,19 @@ class Ledger:
             The store cannot be written.
 
         """
-        fold, marks = self.fold, dict[str, list[Mark]]()
-        cursor, outcomes, due = fold.cursor, list[Outcome](), False
+        fold, cursor = self.fold, self.fold.cursor
+        due = cursor + len(feedback) - self._snapshot_at >= SNAPSHOT_EVERY
+        outcomes, marks = list[Outcome](), list[list[Mark]]()
         try:
-            with self.store.transaction():
+            with self.store.transaction(statements=len(feedback) + due):
                 for ticket, observation in feedback:
-                    if ticket.stream not in marks:
-                        marks[ticket.stream] = self._marks(ticket)
-                    outcomes.append(self._take(ticket, observation))
-                due = fold.cursor - self._snapshot_at >= SNAPSHOT_EVERY
+                    outcomes.append(self._take(ticket, observation, marks))
                 if due:
                     self.store.keep(LATEST, fold.cursor, fold.packed())
         except (ContractError, StoreError) as error:
             fold.cursor = cursor
-            for kept in marks.values():
-                for mark in kept:
-                    mark.undo()
+            for kept in reversed(marks):
+                _undo(kept)
             if isinstance(error, ContractError) and len(feedback) > 1:
                 raise type(error)(f"feedback {len(outcomes)} of {len(feedback)}: {error}") from error
             raise
@@ -123,7 +120,8 @@ class Ledger:
             raise
         if due:
             self._snapshot_at = fold.cursor
-        self._trim()
+        if self.keep is not None:
+            self._trim(self.keep)
         return outcomes
 
     def happen(self, kind: str, **detail: Any) -> None:
@@ -158,12 +156,17 @@ class Ledger:
         finally:
             self.store.close()
 
-    def _take(self, ticket: Ticket, observation: Observation) -> Outcome:
+    def _take(self, ticket: Ticket, observation: Observation, marks: list[list[Mark]]) -> Outcome:
+        """Take one piece, and note how to undo it.  Learnt first, and written by one statement that may stand alone."""
         fold = self.fold
         if fold.cursor - ticket.cursor > self.lateness:
             return Outcome.LATE
-        if not self.store.log(
-            fold.cursor + 1,
+        if ticket.stream not in fold.learner.streams:
+            raise ContractError(f"stream {ticket.stream!r} is not open, allowed are {list(fold.learner.streams)}")
+        marks.append(fold.marks(ticket.stream))
+        taught = fold.take(ticket, observation, ticket.generation)
+        if self.store.log(
+            fold.cursor,
             ticket.epoch,
             ticket.id,
             ticket.generation,
@@ -172,14 +175,10 @@ class Ledger:
             observation.row,
             ticket.shadow,
         ):
-            return Outcome.DUPLICATE
-        return Outcome.COUNTED if fold.take(ticket, observation, ticket.generation) else Outcome.OBSOLETE
-
-    def _marks(self, ticket: Ticket) -> list[Mark]:
-        streams = self.fold.learner.streams
-        if ticket.stream not in streams:
-            raise ContractError(f"stream {ticket.stream!r} is not open, allowed are {list(streams)}")
-        return self.fold.marks(ticket.stream)
+            return Outcome.COUNTED if taught else Outcome.OBSOLETE
+        fold.cursor -= 1
+        _undo(marks.pop())
+        return Outcome.DUPLICATE
 
     def _at(self, name: str) -> Fold:
         """What was known at a snapshot in the store."""
@@ -201,16 +200,21 @@ class Ledger:
                 seen.row = entry.observation
                 fold.take(Decision(entry.decision, entry.number, entry.stream), seen, entry.generation)
 
-    def _trim(self) -> None:
+    def _trim(self, keep: int) -> None:
         """Take away what the log need not keep, once there is a good piece of it.
 
         What is taken away is older than the window of lateness, so that a duplicate of it is refused as late.
         """
-        if self.keep is None or self.fold.cursor - self._first < self.keep + max(self.keep // 2, SNAPSHOT_EVERY):
+        if self.fold.cursor - self._first < keep + max(keep // 2, SNAPSHOT_EVERY):
             return
         base = self._at(FIRST)
-        self._go_on(base, self.fold.cursor - self.keep)
+        self._go_on(base, self.fold.cursor - keep)
         with self.store.transaction():
             self.store.keep(FIRST, base.cursor, base.packed())
             self.store.drop(base.cursor)
         self._first = base.cursor
+
+
+def _undo(marks: Sequence[Mark]) -> None:
+    for mark in marks:
+        mark.undo()
