@@ -12,6 +12,7 @@ from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+import durable
 import interfaces
 import joint
 import loops
@@ -30,6 +31,7 @@ JOBS: dict[str, Callable[[bool], Iterator[Row]]] = {
     "engine": steps.engine,
     "joint": joint.joint,
     "timed": timed.timed,
+    "durable": durable.durable,
     "gym": interfaces.gym,
     "cache": interfaces.cache,
     "threads": loops.threads,

@@ -2,6 +2,7 @@
 
 import os
 import secrets
+import weakref
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,12 @@ from offramp.bandits.durable.tickets import Signer, Ticket
 from offramp.bandits.engine import DEFAULT
 from offramp.bandits.policy import Policy
 from offramp.bandits.rows import FloatArray
+from offramp.bandits.sealed import SealedError
 
 OPEN = 65_536  # decisions whose marks on the state are kept in mind at once
+# What a board must agree on with the one before for its states to be taken as they are.
+FIXED = ("identity", "learner", "candidate", "arms", "features", "generation", "streams", "share")
+_ALL: "weakref.WeakSet[Ahead]" = weakref.WeakSet()
 
 
 class Ahead:
@@ -52,6 +57,12 @@ class Ahead:
                 self.engine.resume(name, theirs.state(name), theirs.randomness(name))
         else:
             self.engine.adopt({name: theirs.state(name) for name in theirs.streams})
+        self._epochs: dict[str, int] = {}
+        self.part()
+        _ALL.add(self)
+
+    def part(self) -> None:
+        """From now on no ticket is one that another copy of this could make."""
         self._epochs = {name: secrets.randbits(63) for name in self.engine.streams}
 
     def decide(self, quote: Quote, context: Sequence[float] | FloatArray | None, stream: str) -> Ticket:
@@ -80,6 +91,16 @@ class Ahead:
             self.engine.follow(ticket, observation, made_here=ticket.generation == self.generation)
 
 
+def _forked() -> None:
+    """A child process goes on with a copy of each: what both decide must not bear the same number."""
+    for ahead in _ALL:
+        ahead.part()
+        ahead.engine.scatter(secrets.randbits(63))
+
+
+os.register_at_fork(after_in_child=_forked)
+
+
 class Decider:
     """Decides in any process, on the newest board of a learner; it never writes and never learns.
 
@@ -97,12 +118,13 @@ class Decider:
     StoreError
         There is no board yet.
     SealedError
-        The board is damaged.
+        The board is damaged.  Later it is not raised: decisions go on with the last good one, and `damaged` says why.
 
     """
 
     def __init__(self, board: str | Path, *, key: bytes, compiled: bool = True, known: tuple[type, ...] = ()) -> None:
-        self._board, self._signer = str(board), Signer(key)
+        self._board, self._key = os.path.realpath(board), key
+        self.damaged: str | None = None
         self._compiled, self._known = compiled, known
         self._stamp: tuple[int, int, int] | None = None
         self._fixed: dict[str, Any] = {}
@@ -142,25 +164,36 @@ class Decider:
         """Take a newer board if there is one; True where there was."""
         try:
             found = os.stat(self._board)  # noqa: PTH116  (half the time of Path.stat, on every decision)
-        except FileNotFoundError as error:
+        except OSError as error:
             if self._stamp is not None:
                 return False  # decisions go on with what is known
             raise StoreError(f"board {self._board} is missing: a learner writes it by `publish`") from error
         stamp = found.st_ino, found.st_mtime_ns, found.st_size
         if stamp == self._stamp:
             return False
-        raw, where = sealed.read(self._board), f"board {self._board}"
+        first, self._stamp = self._stamp is None, stamp  # a damaged one is read once
+        try:
+            self._take(sealed.read(self._board))
+            self.damaged = None
+        except SealedError as error:
+            if first:
+                raise
+            self.damaged = str(error)
+            return False
+        return True
+
+    def _take(self, raw: bytes) -> None:
+        where = f"board {self._board}"
         tensors, kept = sealed.parse(raw, where, SCHEMA)
-        names = ("learner", "candidate", "arms", "features", "generation", "streams", "share")
-        fixed = {name: kept.get(name) for name in names}
+        fixed = {name: kept.get(name) for name in FIXED}
         if fixed != self._fixed or "candidate" in kept:
             fold = Fold.unpacked(raw, where, compiled=self._compiled, known=self._known)
+            self._signer = Signer(self._key, fold.identity)
             self._ahead = Ahead(fold, self._signer, seed=secrets.randbits(63))
         else:
             self._ahead.engine.adopt({name: tensors[f"learner.{i}"] for i, name in enumerate(kept["streams"])})
             self._ahead.cursor = kept["cursor"]
-        self._stamp, self._fixed = stamp, fixed
-        return True
+        self._fixed = fixed
 
     def decide(
         self, quote: Quote, context: Sequence[float] | FloatArray | None = None, *, stream: str = DEFAULT

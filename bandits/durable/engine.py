@@ -1,5 +1,8 @@
 """The durable engine: decides and learns in one process, and has in its store whatever it has said it learnt."""
 
+import os
+import secrets
+import tempfile
 import threading
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -14,7 +17,7 @@ from offramp.bandits.durable.ledger import Ledger, Outcome
 from offramp.bandits.durable.shadowing import Score, score
 from offramp.bandits.durable.specs import arms_to_json, policy_to_json
 from offramp.bandits.durable.store import Entry, StoreError
-from offramp.bandits.durable.tickets import Signer, Ticket, signing_key
+from offramp.bandits.durable.tickets import IDENTITY, KEY, Signer, Ticket, signing_key
 from offramp.bandits.engine import DEFAULT
 from offramp.bandits.policy import Policy
 from offramp.bandits.rows import FloatArray
@@ -95,12 +98,13 @@ class DurableEngine:
         self._lock = threading.RLock()
         self._ledger = Ledger(path, synchronous, lateness=lateness, keep=keep, compiled=compiled, known=known)
         try:
-            self._signer = Signer(signing_key(path) if key is None else key)
+            key = signing_key(path) if key is None else key
             if self._ledger.new:
                 if policy is None or arms is None:
                     raise ValueError(f"store {path} is new, allowed is to open it with a policy and its table of arms")
                 self._ledger.make(policy, arms, features or 0, seed or 0, streams)
             self._ledger.load()
+            self._signer = Signer(key, self._ledger.fold.identity)
             self._ahead = Ahead(self._ledger.fold, self._signer)
             self._agree({"policy": policy, "arms": arms, "features": features, "seed": seed})
             for name in streams:
@@ -114,6 +118,8 @@ class DurableEngine:
     def imported(cls, path: str | Path, snapshot: str | Path, **options: Any) -> "DurableEngine":
         """A new store that goes on from a snapshot which `export` wrote; options as for the class.
 
+        Tickets of the store that the snapshot was taken of are none of the new one's: what they lead to belongs there.
+
         Raises
         ------
         SealedError
@@ -122,15 +128,20 @@ class DurableEngine:
             There is something at the path already.
 
         """
-        raw, known = read(snapshot), options.get("known", ())
-        fold = Fold.unpacked(raw, f"file {snapshot}", known=known)
+        known = options.get("known", ())
+        fold = Fold.unpacked(read(snapshot), f"file {snapshot}", known=known)
+        fold.identity = secrets.token_bytes(IDENTITY)
         if Path(path).exists():
             raise StoreError(f"store {path} exists, allowed is a path where nothing is")
-        ledger = Ledger(path, "FULL", lateness=1, keep=None, compiled=True, known=known)
-        try:
-            ledger.begin_with(raw, fold.cursor)
-        finally:
-            ledger.store.close()
+        with tempfile.TemporaryDirectory(dir=Path(path).parent, prefix=f"{Path(path).name}.") as folder:
+            partial = Path(folder) / "store"
+            ledger = Ledger(partial, "FULL", lateness=1, keep=None, compiled=True, known=known)
+            try:
+                ledger.begin_with(fold.packed(), fold.cursor)
+            finally:
+                ledger.store.close()
+            cls(partial, **(options | {"key": options.get("key") or bytes(KEY)})).close()  # would it open?
+            os.link(partial, path)
         return cls(path, **options)
 
     @property

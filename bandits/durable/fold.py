@@ -1,6 +1,7 @@
 """The fold over the feedback log: what a learner knows, as a function of the log and of nothing else."""
 
 import json
+import secrets
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -11,10 +12,13 @@ from offramp.bandits.arms import Arms
 from offramp.bandits.contract import Decision, Observation
 from offramp.bandits.durable.follower import Follower, Mark
 from offramp.bandits.durable.specs import arms_from_json, arms_to_json, policy_from_json, policy_to_json
+from offramp.bandits.durable.tickets import IDENTITY, LONGEST, longest_token
 from offramp.bandits.policy import Policy, needs_oracle
+from offramp.bandits.rows import context_at
 from offramp.bandits.sealed import SealedError
 
 SCHEMA = "offramp-snapshot-1"
+NAME = 255  # bytes of a stream's name at most
 # What can happen besides feedback, as the log names it; each is carried out by the method of this name.
 EVENTS = ("start", "forget", "change", "shadow", "stop_shadow", "take_over")
 START, FORGET, CHANGE, SHADOW, STOP_SHADOW, TAKE_OVER = EVENTS
@@ -53,6 +57,7 @@ class Fold:
         known: tuple[type, ...] = (),
     ) -> None:
         self.known, self.compiled = known, compiled
+        self.identity = secrets.token_bytes(IDENTITY)  # of the store: tickets of another one are none here
         self.cursor = 0  # pieces of feedback and events, so far
         self.generation = 0  # changes of policy or table, so far
         self.learner = self._follower(policy, arms, features, seed, streams)
@@ -64,10 +69,13 @@ class Fold:
         if needs_oracle(policy):
             raise ValueError(f"{policy!r} reads what its decisions do not reveal, allowed is a policy that does not")
         policy_from_json(policy_to_json(policy), self.known)
+        longest = longest_token(context_at(arms.exits) + features, NAME)
+        if longest > LONGEST:
+            raise ValueError(f"features is {features}: tokens of {longest} characters, allowed are {LONGEST}")
         made = Follower(policy, arms=arms, seed=seed, features=features, open_decisions=1, compiled=self.compiled)
         for name in streams:
             if name not in made.streams:
-                made.start(name)
+                made.start(_named(name))
         return made
 
     def marks(self, stream: str) -> list[Mark]:
@@ -109,7 +117,7 @@ class Fold:
     def _start(self, stream: str, like: str | None) -> None:
         for engine in (self.learner, self.candidate):
             if engine is not None:
-                engine.start(stream, like=like)
+                engine.start(_named(stream), like=like)
 
     def _forget(self, factor: float, stream: str) -> None:
         self.learner.forget(factor, stream=stream)
@@ -152,6 +160,7 @@ class Fold:
             "arms": arms_to_json(self.learner.arms),
             "features": self.learner.features,
             "seed": self.learner.seed,
+            "identity": self.identity.hex(),
             "cursor": self.cursor,
             "generation": self.generation,
             "streams": list(self.learner.streams),
@@ -187,6 +196,7 @@ class Fold:
                 compiled=compiled,
                 known=known,
             )
+            fold.identity = bytes.fromhex(kept["identity"])
             fold.cursor, fold.generation = int(kept["cursor"]), int(kept["generation"])
             fold.share, fold.shadowed_from = float(kept["share"]), int(kept["shadowed_from"])
             if "candidate" in kept:
@@ -197,7 +207,7 @@ class Fold:
                     for i, name in enumerate(streams):
                         random = _whole(kept[f"{role}_random"][i])
                         engine.resume(name, tensors[f"{role}.{i}"].astype(np.float64), random)
-        except (KeyError, TypeError, IndexError, ValueError) as error:
+        except (KeyError, TypeError, IndexError, AttributeError, OverflowError, RecursionError, ValueError) as error:
             raise SealedError(f"{where} is no snapshot that can be gone on from ({error})") from error
         return fold
 
@@ -208,7 +218,7 @@ class Fold:
     __hash__ = None  # type: ignore[assignment]
 
     def _content(self) -> list[Any]:
-        content: list[Any] = [self.cursor, self.generation, self.share, self.shadowed_from]
+        content: list[Any] = [self.identity.hex(), self.cursor, self.generation, self.share, self.shadowed_from]
         for engine in (self.learner, self.candidate):
             if engine is not None:
                 content += [repr(engine.policy), repr(engine.arms)]
@@ -217,6 +227,13 @@ class Fold:
                     for name in engine.streams
                 ]
         return content
+
+
+def _named(stream: str) -> str:
+    """Refuse names of streams that are empty or too long for a ticket."""
+    if not 0 < len(stream.encode()) <= NAME:
+        raise ValueError(f"stream is {stream!r}, allowed is a name of 1 to {NAME} bytes")
+    return stream
 
 
 def _plain(random: Mapping[str, Any]) -> dict[str, Any]:

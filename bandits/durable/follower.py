@@ -153,6 +153,12 @@ class Follower(Engine):
             mine.pending.clear()
             mine.earlier.clear()
 
+    def scatter(self, seed: int) -> None:
+        """Draw other random numbers than any copy of this one from now on."""
+        for i, mine in enumerate(self._streams.values()):
+            mine.rng = np.random.default_rng(np.random.SeedSequence((seed, i)))
+            mine.state[CURSOR] = mine.state[UNIFORMS]
+
     def randomness(self, stream: str) -> dict[str, Any]:
         """State of a stream's random generator, as NumPy gives it."""
         return dict(self._stream(stream).rng.bit_generator.state)

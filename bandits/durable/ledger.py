@@ -1,5 +1,6 @@
 """The ledger: a store and the fold over its log, always in step, whatever fails on the way."""
 
+import os
 from collections.abc import Iterable, Sequence
 from enum import StrEnum
 from pathlib import Path
@@ -52,9 +53,10 @@ class Ledger:
     ) -> None:
         if lateness < 1 or (keep is not None and keep < lateness):
             raise ValueError(f"lateness is {lateness} and keep {keep}, allowed are >= 1 and >= lateness, or None")
-        self.path, self.lateness, self.keep = Path(path), lateness, keep
+        self.lateness, self.keep, self._process = lateness, keep, os.getpid()
         self._compiled, self._known = compiled, known
         self.store = Store(path, synchronous)
+        self.path = self.store.path
         self.fold: Fold
 
     @property
@@ -99,6 +101,7 @@ class Ledger:
             The store cannot be written.
 
         """
+        self._check_process()
         fold, cursor = self.fold, self.fold.cursor
         due = cursor + len(feedback) - self._snapshot_at >= SNAPSHOT_EVERY
         outcomes, marks = list[Outcome](), list[list[Mark]]()
@@ -126,6 +129,7 @@ class Ledger:
 
     def happen(self, kind: str, **detail: Any) -> None:
         """Let an event happen to the fold and in the log, or nowhere."""
+        self._check_process()
         try:
             with self.store.transaction():
                 self.fold.happen(kind, detail)
@@ -155,6 +159,10 @@ class Ledger:
                 self.store.keep(LATEST, self.fold.cursor, self.fold.packed())
         finally:
             self.store.close()
+
+    def _check_process(self) -> None:
+        if os.getpid() != self._process:
+            raise StoreError(f"store {self.path} is its parent process's, allowed is to learn there alone")
 
     def _take(self, ticket: Ticket, observation: Observation, marks: list[list[Mark]]) -> Outcome:
         """Take one piece, and note how to undo it.  Learnt first, and written by one statement that may stand alone."""

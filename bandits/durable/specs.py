@@ -53,7 +53,7 @@ def policy_from_json(text: str, known: Iterable[type] = ()) -> Policy:
     classes = {name: getattr(bandits, name) for name in bandits.__all__} | {c.__name__: c for c in known}
     try:
         policy = _built(json.loads(text), classes)
-    except (TypeError, KeyError, json.JSONDecodeError) as error:
+    except (TypeError, KeyError, AttributeError, OverflowError, RecursionError, json.JSONDecodeError) as error:
         raise ValueError(f"{text[:200]!r} is no policy ({error}), allowed is what policy_to_json gave") from error
     if not isinstance(policy, Policy):
         raise ValueError(f"{text[:200]!r} is no policy, allowed is what policy_to_json gave")
@@ -79,7 +79,7 @@ def arms_from_json(text: str) -> Arms:
         found = json.loads(text)
         table = tuple(Arm(cut, _built(t, {}), tuple(_built(e, {}) for e in early)) for cut, t, early in found["table"])
         return Arms(exits=found["exits"], table=table)
-    except (TypeError, KeyError, json.JSONDecodeError) as error:
+    except (TypeError, KeyError, AttributeError, OverflowError, RecursionError, json.JSONDecodeError) as error:
         raise ValueError(f"{text[:200]!r} is no table of arms ({error})") from error
 
 

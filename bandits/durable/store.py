@@ -16,6 +16,7 @@ APPLICATION = 0x0FF4A3B0  # says in the file's header whose it is
 SCHEMA = 1
 SYNCHRONOUS = ("OFF", "NORMAL", "FULL", "EXTRA")
 FIRST, LATEST = "first", "latest"  # snapshots: where the log begins, and one from which little is left to fold
+PAGE = 2_048  # bytes: a commit writes one page, a line of the log takes a quarter of it; 4,096 costs 3 us more
 BIAS = 1 << 63  # numbers up to 2^64 - 1 are kept as SQLite's signed ones
 
 TABLES = """
@@ -70,7 +71,7 @@ class Store:
     def __init__(self, path: str | Path, synchronous: str = "NORMAL") -> None:
         if synchronous not in SYNCHRONOUS:
             raise ValueError(f"synchronous is {synchronous!r}, allowed are {SYNCHRONOUS}")
-        self.path = Path(path)
+        self.path = Path(os.path.realpath(path))  # SQLite follows links, so the lock must
         self._lock = _locked(self.path)
         try:
             self._connection = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False)
@@ -96,6 +97,8 @@ class Store:
                 f"store {self.path} is of application {application:#x} and schema {version}, allowed are "
                 f"{APPLICATION:#x} and {SCHEMA}: it was made by something else"
             )
+        run(f"pragma page_size={PAGE}")
+        run("pragma locking_mode=exclusive")  # nobody else has the file open: no shared memory, fewer system calls
         if run("pragma journal_mode=wal").fetchone() != ("wal",):
             raise StoreError(f"store {self.path} is where SQLite keeps no write-ahead log, allowed is a local disk")
         run(f"pragma synchronous={synchronous}")

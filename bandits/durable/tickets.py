@@ -19,8 +19,8 @@ from offramp.bandits.rows import FloatArray
 VERSION = 1
 HEAD = struct.Struct("<BQQQIHHH")  # version, epoch, number, cursor, generation; lengths of stream, row, shadow
 SEAL = 16  # bytes of the signature: 128 bits
-LONGEST = 16_384  # characters of a token that are looked at
-KEY = 32  # bytes of the secret
+LONGEST = 65_536  # characters of a token that are looked at
+KEY, IDENTITY = 32, 16  # bytes of the secret, and of what tells one store from another
 ENVIRONMENT = "OFFRAMP_SIGNING_KEY"
 
 
@@ -84,16 +84,18 @@ class Signer:
     ----------
     key
         The secret, 32 bytes.
+    identity
+        Whose tickets they are, 16 bytes: those of another store are refused although they were made with this key.
 
     Raises
     ------
     ValueError
-        The key has another length.
+        Key or identity have another length.
 
     Examples
     --------
     >>> import numpy as np
-    >>> signer = Signer(bytes(32))
+    >>> signer = Signer(bytes(32), bytes(16))
     >>> row = np.array([1.0, 0.5, 0, 0, 1, 0, 1, 0, 0, 0.0, 0.3, 0.2, 0.0, -np.inf])
     >>> ticket = Ticket(row, 7, "default", epoch=1, cursor=0, generation=0, shadow=None, sign=signer.token)
     >>> signer.read(ticket.token).id
@@ -101,12 +103,13 @@ class Signer:
 
     """
 
-    __slots__ = ("_key",)
+    __slots__ = ("_identity", "_key")
 
-    def __init__(self, key: bytes) -> None:
-        if not isinstance(key, bytes) or len(key) != KEY:
-            raise ValueError(f"the signing key is of {len(key)} bytes, allowed are {KEY}")
-        self._key = key
+    def __init__(self, key: bytes, identity: bytes) -> None:
+        for name, given, length in (("the signing key", key, KEY), ("the store's identity", identity, IDENTITY)):
+            if not isinstance(given, bytes) or len(given) != length:
+                raise ValueError(f"{name} is of {len(given)} bytes, allowed are {length}")
+        self._key, self._identity = key, identity
 
     def __repr__(self) -> str:
         return "Signer(key=...)"
@@ -144,9 +147,11 @@ class Signer:
             raw = base64.b64decode(given + b"=" * (-len(given) % 4), altchars=b"-_", validate=True)
         except (UnicodeEncodeError, binascii.Error) as error:
             raise TicketError("the token is no URL-safe base64, allowed is one that a decision came with") from error
+        if base64.urlsafe_b64encode(raw).rstrip(b"=") != given:  # one ticket has one text
+            raise TicketError("the token is no URL-safe base64, allowed is one that a decision came with, unchanged")
         body, seal = raw[:-SEAL], raw[-SEAL:]
         if not hmac.compare_digest(self._seal(body), seal):
-            raise TicketError("the token's signature is wrong, allowed is a token that a decision came with, unchanged")
+            raise TicketError("the token's signature is wrong, allowed is a token of this store, unchanged")
         version, epoch, number, cursor, generation, name, row, shadow = HEAD.unpack_from(body)
         if version != VERSION:
             raise TicketError(f"the token's version is {version}, allowed is {VERSION}")
@@ -164,7 +169,12 @@ class Signer:
         )
 
     def _seal(self, body: bytes) -> bytes:
-        return blake2b(body, digest_size=SEAL, key=self._key, person=b"offramp-ticket").digest()
+        return blake2b(body, digest_size=SEAL, key=self._key, salt=self._identity, person=b"offramp-ticket").digest()
+
+
+def longest_token(numbers: int, name: int) -> int:
+    """Characters of a token for two rows of so many numbers, and a stream whose name has so many bytes."""
+    return -(-4 * (HEAD.size + name + 16 * numbers + SEAL) // 3)
 
 
 def signing_key(path: str | Path) -> bytes:
@@ -180,7 +190,7 @@ def signing_key(path: str | Path) -> bytes:
 
     """
     given = os.environ.get(ENVIRONMENT)
-    where, file = f"the environment variable {ENVIRONMENT}", Path(f"{path}.key")
+    where, file = f"the environment variable {ENVIRONMENT}", Path(f"{os.path.realpath(path)}.key")
     if given is None:
         where = f"file {file}"
         if not file.exists():
