@@ -265,9 +265,11 @@ def explain(flag: int, row: FloatArray, exits: int) -> str:
     if code == rows.PRICE:
         return f"mu is {row[rows.MU]}, allowed is a finite number >= 0"
     if code == rows.COST:
+        beyond = f", times mu = {row[rows.MU]} beyond all numbers" if 0.0 <= value < math.inf else ""
         if at < rows.offload_cost_at(exits):
-            return f"edge_cost of cut {at - rows.COSTS} is {value}, allowed is a finite number >= 0"
-        return f"offload_cost of cut {at - rows.offload_cost_at(exits)} is {value}, allowed is a number >= 0 or +inf"
+            return f"edge_cost of cut {at - rows.COSTS} is {value}{beyond}, allowed is a finite number >= 0"
+        cut = at - rows.offload_cost_at(exits)
+        return f"offload_cost of cut {cut} is {value}{beyond}, allowed is a number >= 0 or +inf"
     if code == rows.CONTEXT:
         return f"context feature {at - rows.context_at(exits)} is {value}, allowed is a finite number"
     if code == rows.VALUE and at >= rows.prediction_at(exits):

@@ -32,7 +32,8 @@ def chances(below: Below, state: FloatArray, count: int) -> float:
     """Fill in the chance of each of the first `count` listed arms; returns their sum, about 1.
 
     The chance of an arm is the sum over cells of its own mass times the product of the others' mean distribution
-    functions; the cells widen as sharp posteriors are left behind.
+    functions; the cells widen as sharp posteriors are left behind.  Where prices are so large that a cell is lost in
+    their rounding, what is left is given up: the sum may be 0 then.
     """
     low, high, scale = own(state, PARAMETERS, LOW), own(state, PARAMETERS, HIGH), own(state, PARAMETERS, SCALE)
     last, this = own(state, PARAMETERS, LAST), own(state, PARAMETERS, THIS)
@@ -47,7 +48,7 @@ def chances(below: Below, state: FloatArray, count: int) -> float:
             state[last + a] = below(state, a, x)
             state[listed + kept] = a
             kept += 1
-    while kept > 0:
+    while kept > 0 and x + max(STEP * finest, LEAST) > x:
         x += max(STEP * finest, LEAST)
         product, finest, still = 1.0, math.inf, 0
         for i in range(kept):
@@ -71,6 +72,17 @@ def chances(below: Below, state: FloatArray, count: int) -> float:
 
 
 @kernel
+def surest(state: FloatArray, count: int) -> int:
+    """Of the first `count` listed arms the one whose interval begins highest, the lowest of equals."""
+    low, listed = own(state, PARAMETERS, LOW), own(state, PARAMETERS, LISTED)
+    best = whole(state[listed])
+    for i in range(1, count):
+        if state[low + whole(state[listed + i])] > state[low + best]:
+            best = whole(state[listed + i])
+    return best
+
+
+@kernel
 def match(describe: Describe, below: Below, state: FloatArray, row: FloatArray) -> None:
     """Choose by probability matching among the offered arms, after each of them was tried once.
 
@@ -89,7 +101,10 @@ def match(describe: Describe, below: Below, state: FloatArray, row: FloatArray) 
     if count == 0:
         play(state, row, max(cold, 0), 1.0)
     else:
+        first = surest(state, count)
         total = chances(below, state, count)
+        if not (total > 0.0 and total < math.inf):  # numbers too large to tell the arms apart in more than this
+            state[chance + first] = total = 1.0
         left = uniform(state) * total
         chosen = -1
         for a in range(arms):

@@ -99,9 +99,9 @@ def check_given(row: FloatArray, exits: int, context: int) -> int:
         return FAULT * PRICE
     edge, offload = row[COSTS : COSTS + exits + 1], row[COSTS + exits + 1 : COSTS + 2 * exits + 2]
     for i in range(exits + 1):
-        if not (edge[i] >= 0.0 and edge[i] < math.inf):
+        if not (edge[i] >= 0.0 and edge[i] < math.inf and row[MU] * edge[i] < math.inf):
             return FAULT * COST + COSTS + i
-        if not offload[i] >= 0.0:
+        if not offload[i] >= 0.0 or (offload[i] < math.inf and row[MU] * offload[i] == math.inf):
             return FAULT * COST + COSTS + exits + 1 + i
     for i in range(context_at(exits), row.shape[0]):
         if not (row[i] > -math.inf and row[i] < math.inf):

@@ -12,7 +12,9 @@ from offramp.bandits.contract import ContractError, Decision, Observation, Quote
 from offramp.bandits.engine import DEFAULT, Engine
 from offramp.bandits.kernel import whole
 from offramp.bandits.rows import FloatArray
-from offramp.bandits.state import ARMS, CURSOR, HEADER, UNIFORMS, refill
+from offramp.bandits.state import ARMS, CURSOR, FREE, HEADER, MADE, UNIFORMS, T, refill
+
+MOVING = [T, CURSOR, MADE]  # what of the header changes as decisions are made
 
 
 def rule(row: FloatArray) -> Arm:
@@ -144,6 +146,7 @@ class Follower(Engine):
             if name not in self._streams:
                 self.start(name)
             mine = self._streams[name]
+            self._fits(theirs, name)
             state = theirs.copy()
             n = whole(state[UNIFORMS])
             if n:
@@ -168,13 +171,24 @@ class Follower(Engine):
         if stream not in self._streams:
             self.start(stream)
         mine = self._streams[stream]
-        if len(state) != len(mine.state):
-            raise ValueError(
-                f"the state of stream {stream!r} is {len(state)} numbers long, allowed are {len(mine.state)} for "
-                f"{self.policy!r}"
-            )
+        self._fits(state, stream)
         mine.state = state.copy()
         mine.rng.bit_generator.state = dict(random)
+
+    def _fits(self, state: FloatArray, stream: str) -> None:
+        """Refuse a state that is laid out otherwise than this policy's: compiled code would read beyond it.
+
+        What stands behind the header and the table is believed: go on from what was written by your own alone.
+        """
+        mine = self._stream(stream).state
+        free = whole(mine[FREE])
+        same = len(state) == len(mine) and np.array_equal(
+            np.delete(state[:free], MOVING), np.delete(mine[:free], MOVING)
+        )
+        if not same or not (0.0 <= state[CURSOR] <= state[UNIFORMS] and state[CURSOR] == int(state[CURSOR])):
+            raise ValueError(f"the state of stream {stream!r} is laid out otherwise than that of {self.policy!r}")
+        if not (0.0 <= state[T] < np.inf and 0.0 <= state[MADE] < np.inf):
+            raise ValueError(f"the state of stream {stream!r} counts {state[MADE]} decisions, allowed is a number >= 0")
 
     def mark(self, stream: str) -> "Mark":
         """Keep a stream as it is now; `Mark.undo` brings it back."""
