@@ -12,12 +12,16 @@ COMMANDS = {
     "import": "make a confidence cache from per-sample results that others have published",
     "router": "train what tells blur, noise and light apart, and count its answers by level",
     "profile": "time a network on this machine, part by part, and write its device profile",
+    "serve": "decide and learn for other programs, over HTTP",
+    "cloud": "run the tail of a network behind HTTP",
+    "edge": "run the head of a network on a stream of images, against a real cloud",
     "corruptions": "show a test image under every corruption at every severity",
     "calibration": "study: can an exit be believed, and what does that change for offloading",
     "expert_branches": "study: experts for distorted images against pristine exits, at equal cost",
     "joint_policy": "study: every policy, tuned alike, and the joint policy in a fixed suite of worlds",
     "deadline": "study: missed deadlines against calibration and policy, in a world in time",
     "link_change": "study: every policy and every fixed choice on 24 recorded mobile links",
+    "live": "study: a real edge and a real cloud beside the simulation of the same",
     "payload": "study: which codec and split win at which rate of the link and speed of the edge",
 }
 MODULES = {"import": "import_published"}  # a module may not bear a keyword's name

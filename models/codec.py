@@ -23,6 +23,21 @@ class CodecError(ValueError):
     """Something cannot be encoded, or a payload cannot be decoded; the message says what was found and allowed."""
 
 
+def framed(payload: bytes) -> tuple[int, tuple[int, int, int]]:
+    """The tag of the codec and the shape that a payload's frame names; nothing of it is decoded, or held for true.
+
+    Raises
+    ------
+    CodecError
+        It is shorter than a frame.
+
+    """
+    if len(payload) < FRAME_BYTES:
+        raise CodecError(f"payload is {len(payload)} bytes long, allowed are {FRAME_BYTES} or more")
+    tag, _, *shape, _ = _FRAME.unpack_from(payload)
+    return tag, (shape[0], shape[1], shape[2])
+
+
 @dataclass(frozen=True, kw_only=True)
 class Codec(ABC):
     """What all codecs share: the frame around the body, and the refusal of what cannot be sent."""
