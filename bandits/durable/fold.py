@@ -186,7 +186,8 @@ class Fold:
         """
         tensors, kept = sealed.parse(raw, where, SCHEMA)
         try:
-            arms, streams = arms_from_json(kept["arms"]), [str(name) for name in kept["streams"]]
+            arms, streams = arms_from_json(kept["arms"]), list(kept["streams"])
+            _count(cursor=kept["cursor"], generation=kept["generation"], shadowed_from=kept["shadowed_from"])
             fold = cls(
                 policy_from_json(kept["learner"], known),
                 arms=arms,
@@ -197,8 +198,8 @@ class Fold:
                 known=known,
             )
             fold.identity = bytes.fromhex(kept["identity"])
-            fold.cursor, fold.generation = int(kept["cursor"]), int(kept["generation"])
-            fold.share, fold.shadowed_from = float(kept["share"]), int(kept["shadowed_from"])
+            fold.cursor, fold.generation = kept["cursor"], kept["generation"]
+            fold.share, fold.shadowed_from = float(kept["share"]), kept["shadowed_from"]
             if "candidate" in kept:
                 policy = policy_from_json(kept["candidate"], known)
                 fold.candidate = fold._follower(policy, arms, kept["features"], kept["seed"], streams)
@@ -229,9 +230,16 @@ class Fold:
         return content
 
 
+def _count(**found: Any) -> None:
+    """Refuse what cannot be a place in a log."""
+    for name, value in found.items():
+        if not isinstance(value, int) or not 0 <= value < (1 << (31 if name == "generation" else 62)):
+            raise ValueError(f"{name} is {value!r}, allowed is a whole number >= 0")
+
+
 def _named(stream: str) -> str:
     """Refuse names of streams that are empty or too long for a ticket."""
-    if not 0 < len(stream.encode()) <= NAME:
+    if not isinstance(stream, str) or not 0 < len(stream.encode()) <= NAME:
         raise ValueError(f"stream is {stream!r}, allowed is a name of 1 to {NAME} bytes")
     return stream
 

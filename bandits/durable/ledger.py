@@ -1,6 +1,7 @@
 """The ledger: a store and the fold over its log, always in step, whatever fails on the way."""
 
 import os
+import sqlite3
 from collections.abc import Iterable, Sequence
 from enum import StrEnum
 from pathlib import Path
@@ -62,7 +63,10 @@ class Ledger:
     @property
     def new(self) -> bool:
         """Is there nothing in the store yet?"""
-        return self.store.snapshot(LATEST) is None
+        try:
+            return self.store.snapshot(LATEST) is None
+        except sqlite3.Error as error:
+            raise StoreError(f"store {self.path} is damaged ({error})") from error
 
     def make(self, policy: Policy, arms: Arms, features: int, seed: int, streams: Sequence[str]) -> None:
         """Fill a new store."""
@@ -85,9 +89,8 @@ class Ledger:
 
     def load(self) -> None:
         """Know what the store says."""
-        fold = self._at(LATEST)
-        self._snapshot_at = fold.cursor
-        self._go_on(fold)
+        fold = self._folded(LATEST)
+        self._snapshot_at = self.store.cursor(LATEST)
         self.fold, self._first = fold, self.store.cursor(FIRST)
 
     def take(self, feedback: Sequence[tuple[Ticket, Observation]]) -> list[Outcome]:
@@ -147,9 +150,7 @@ class Ledger:
             It does not give what is known, bit for bit.
 
         """
-        again = self._at(FIRST)
-        self._go_on(again)
-        if again != self.fold:
+        if self._folded(FIRST) != self.fold:
             raise StoreError(f"store {self.path}: its log, folded anew, does not give what is known now")
 
     def close(self) -> None:
@@ -188,15 +189,26 @@ class Ledger:
         _undo(marks.pop())
         return Outcome.DUPLICATE
 
-    def _at(self, name: str) -> Fold:
-        """What was known at a snapshot in the store."""
-        raw = self.store.snapshot(name)
-        if raw is None:
-            raise StoreError(f"store {self.path} has no snapshot {name!r}: it is damaged")
-        return Fold.unpacked(raw, f"store {self.path}", compiled=self._compiled, known=self._known)
+    def _folded(self, name: str, until: int | None = None) -> Fold:
+        """What follows from a snapshot and the log behind it, or a part of that.
 
-    def _go_on(self, fold: Fold, until: int | None = None) -> None:
-        """Fold what is in the log behind a snapshot."""
+        Raises
+        ------
+        StoreError
+            What is in the store cannot be read, or was never learnt from.
+
+        """
+        try:
+            raw = self.store.snapshot(name)
+            if raw is None:
+                raise StoreError(f"store {self.path} has no snapshot {name!r}: it is damaged")
+            fold = Fold.unpacked(raw, f"store {self.path}", compiled=self._compiled, known=self._known)
+            self._go_on(fold, until)
+        except (sqlite3.Error, ValueError, TypeError, KeyError, OverflowError, RecursionError) as error:
+            raise StoreError(f"store {self.path} is damaged ({error})") from error
+        return fold
+
+    def _go_on(self, fold: Fold, until: int | None) -> None:
         entries: Iterable[Entry] = self.store.entries(fold.cursor, until)
         for entry in entries:
             if entry.seq != fold.cursor + 1:
@@ -215,8 +227,7 @@ class Ledger:
         """
         if self.fold.cursor - self._first < keep + max(keep // 2, SNAPSHOT_EVERY):
             return
-        base = self._at(FIRST)
-        self._go_on(base, self.fold.cursor - keep)
+        base = self._folded(FIRST, self.fold.cursor - keep)
         with self.store.transaction():
             self.store.keep(FIRST, base.cursor, base.packed())
             self.store.drop(base.cursor)

@@ -5,6 +5,7 @@ import importlib
 import json
 import math
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from typing import Any
 
 from offramp.bandits.arms import Arm, Arms
@@ -60,6 +61,7 @@ def policy_from_json(text: str, known: Iterable[type] = ()) -> Policy:
     return policy
 
 
+@lru_cache(maxsize=16)
 def arms_to_json(arms: Arms) -> str:
     """A table of arms as text."""
     table = [[arm.cut, _plain(arm.threshold), [_plain(t) for t in arm.early]] for arm in arms.table]
