@@ -18,6 +18,7 @@ import joint
 import loops
 import network
 import programs
+import service
 import steps
 import timed
 from rich.console import Console
@@ -32,6 +33,7 @@ JOBS: dict[str, Callable[[bool], Iterator[Row]]] = {
     "joint": joint.joint,
     "timed": timed.timed,
     "durable": durable.durable,
+    "service": service.service,
     "gym": interfaces.gym,
     "cache": interfaces.cache,
     "threads": loops.threads,

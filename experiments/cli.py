@@ -12,7 +12,7 @@ COMMANDS = {
     "import": "make a confidence cache from per-sample results that others have published",
     "router": "train what tells blur, noise and light apart, and count its answers by level",
     "profile": "time a network on this machine, part by part, and write its device profile",
-    "serve": "decide and learn for other programs, over HTTP",
+    "serve": "answer decide and update over HTTP: worker processes that decide, one learner",
     "cloud": "run the tail of a network behind HTTP",
     "edge": "run the head of a network on a stream of images, against a real cloud",
     "corruptions": "show a test image under every corruption at every severity",
@@ -25,6 +25,10 @@ COMMANDS = {
     "payload": "study: which codec and split win at which rate of the link and speed of the edge",
 }
 MODULES = {"import": "import_published"}  # a module may not bear a keyword's name
+EXTRAS = {  # what to install for a module that is missing; all others belong to "experiments"
+    "models": ("torch", "torchvision", "PIL", "scipy"),
+    "serve": ("starlette", "uvicorn", "uvloop", "httptools", "pydantic", "pydantic_core", "prometheus_client"),
+}
 USAGE = "usage: offramp COMMAND [key=value ...]      offramp COMMAND --help      offramp COMMAND -m key=a,b ...\n\n"
 
 
@@ -40,7 +44,7 @@ def main() -> None:
     try:
         module = importlib.import_module(f"offramp.experiments.{MODULES.get(arguments[0], arguments[0])}")
     except ModuleNotFoundError as error:
-        extra = "models" if error.name in ("torch", "torchvision", "PIL", "scipy") else "experiments"
+        extra = next((extra for extra, names in EXTRAS.items() if error.name in names), "experiments")
         sys.exit(f"offramp {arguments[0]} needs {error.name}: pip install 'offramp[{extra}]'")
     module.main()
 

@@ -1,0 +1,198 @@
+"""The JSON that requests bring: models for one table of arms, and the contract's objects made from them."""
+
+import json
+import math
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
+
+from offramp.bandits import Observation, Quote
+from offramp.experiments.service.refused import Refused
+from offramp.experiments.service.settings import LARGEST
+
+INT32 = 2**31 - 1
+
+Cost = Annotated[float, Field(ge=0.0, le=LARGEST, description="in the price list's unit")]
+Price = Annotated[float | None, Field(ge=0.0, le=LARGEST, description="null = not offered")]
+Nothing = Annotated[float, Field(ge=0.0, le=0.0, description="nothing is left to send")]
+Confidence = Annotated[float | None, Field(ge=0.0, le=1.0, description="null = not revealed")]
+Class = Annotated[int, Field(ge=-1, le=INT32, description="-1 = not revealed")]
+Feature = Annotated[float, Field(ge=-LARGEST, le=LARGEST)]
+Token = Annotated[str, Field(min_length=1, max_length=65_536, description="as the decision bore it")]
+Threshold = Annotated[float | None, Field(ge=0.0, description="the exit answers from this confidence on; null = never")]
+
+
+class Body(BaseModel):
+    """JSON of exactly these fields, of exactly these types."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
+
+
+class Decided(Body):
+    """What to do with one request: compute up to `cut`, answer at the first exit that is sure enough, else offload."""
+
+    token: str = Field(description="bring it back with what the decision revealed")
+    cut: int = Field(ge=0, description="where the edge stops computing; 0 = send the input")
+    thresholds: list[Threshold]
+    audit: bool = Field(description="offload even if the edge answers")
+    arm: int = Field(ge=-1)
+    p_action: float = Field(ge=0.0, le=1.0)
+    p_reveal: float = Field(ge=0.0, le=1.0)
+    stream: str
+
+
+class DecidedMany(Body):
+    """Decisions in the order of the requests."""
+
+    decisions: list[Decided]
+
+
+class Learnt(Body):
+    """What became of each piece of feedback: applied, known already, too late, or of an arm that is no more."""
+
+    outcomes: list[Literal["counted", "duplicate", "late", "obsolete"]]
+
+
+class Answer(Body):
+    """What was wrong."""
+
+    error: str
+    field: str | None = None
+
+
+class ArmShown(Body):
+    """One arm of the table."""
+
+    cut: int
+    threshold: Threshold
+    early: list[Threshold]
+
+
+class State(Body):
+    """What one stream has learnt."""
+
+    stream: str
+    cursor: int = Field(ge=0, description="pieces of feedback that were applied")
+    policy: str
+    arms: list[ArmShown]
+    state: list[float | None] = Field(description="the flat state of `offramp.bandits.state`; null = not finite")
+
+
+class Health(Body):
+    """Is the process there, and what can it do?"""
+
+    status: Literal["alive", "ready", "unavailable"]
+    learner: bool | None = Field(default=None, description="can feedback be taken now?")
+
+
+@dataclass(frozen=True)
+class Bodies:
+    """The request models of one service."""
+
+    decide: type[BaseModel]
+    decide_many: type[BaseModel]
+    update: type[BaseModel]
+
+
+def bodies(*, exits: int, features: int, streams: tuple[str, ...], batch: int) -> Bodies:
+    """Request models for a network of so many exits.
+
+    Examples
+    --------
+    >>> made = bodies(exits=2, features=0, streams=("default",), batch=16)
+    >>> asked = read(made.decide, b'{"edge_cost": [0, 0.1, 0.5], "offload_cost": [null, 0.2, 0], "mu": 1}')
+    >>> quote_of(asked)
+    Quote(edge_cost=[0.0, 0.1, 0.5], offload_cost=[inf, 0.2, 0.0], mu=1.0)
+    >>> read(made.decide, b'{"edge_cost": [0, 0.1, 0.5], "offload_cost": [null, 0.2, 0], "mu": -1}')
+    Traceback (most recent call last):
+        ...
+    offramp.experiments.service.refused.Refused: mu is -1: input should be greater than or equal to 0
+
+    """
+    cuts = exits + 1
+    offers: Any = tuple[(*[Price] * exits, Nothing)]  # type: ignore[misc]
+    lists = {"min_length": 1, "max_length": batch}
+    context: Any = (Annotated[list[Feature], Field(min_length=features, max_length=features)], ... if features else [])
+    stream: Any = (Literal[streams], streams[0])
+    decide = create_model(
+        "Decide",
+        __base__=Body,
+        __doc__="The prices of one request.",
+        edge_cost=(Annotated[list[Cost], Field(min_length=cuts, max_length=cuts)], ...),
+        offload_cost=(offers, ...),
+        mu=(Annotated[float, Field(ge=0.0, le=LARGEST, description="reward lost per unit of cost")], ...),
+        context=context,
+        stream=stream,
+    )
+    feedback = create_model(
+        "Feedback",
+        __base__=Body,
+        __doc__="What one decision revealed.",
+        token=(Token, ...),
+        confidence=(Annotated[list[Confidence], Field(min_length=exits, max_length=exits)], ...),
+        answered_at=(Annotated[int, Field(ge=1, le=exits)], ...),
+        offloaded=(bool, ...),
+        audited=(bool, False),
+        prediction=(Annotated[list[Class], Field(min_length=exits, max_length=exits)] | None, None),
+        edge_cost=(Annotated[float | None, Field(ge=0.0, le=LARGEST, description="as measured")], None),
+        offload_cost=(Annotated[float | None, Field(ge=0.0, le=LARGEST, description="as measured")], None),
+    )
+    many = create_model(
+        "DecideMany", __base__=Body, __doc__="A batch.", requests=(Annotated[list[decide], Field(**lists)], ...)
+    )
+    update = create_model(
+        "Update", __base__=Body, __doc__="A batch.", feedback=(Annotated[list[feedback], Field(**lists)], ...)
+    )
+    return Bodies(decide, many, update)
+
+
+def quote_of(asked: Any) -> Quote:
+    """The contract's quote."""
+    return Quote(
+        edge_cost=asked.edge_cost,
+        offload_cost=[math.inf if price is None else price for price in asked.offload_cost],
+        mu=asked.mu,
+    )
+
+
+def observation_of(given: Any) -> Observation:
+    """The contract's observation."""
+    return Observation(
+        confidence=[math.nan if c is None else c for c in given.confidence],
+        answered_at=given.answered_at,
+        offloaded=given.offloaded,
+        audited=given.audited,
+        prediction=given.prediction,
+        edge_cost=math.nan if given.edge_cost is None else given.edge_cost,
+        offload_cost=math.nan if given.offload_cost is None else given.offload_cost,
+    )
+
+
+def read(model: type[BaseModel], body: bytes) -> Any:
+    """The body as its model.
+
+    Raises
+    ------
+    Refused
+        400 for what is no JSON, 422 for JSON that the model does not allow.
+
+    """
+    try:
+        return model.model_validate_json(body)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_context=False)[0]
+        if first["type"] == "json_invalid":
+            raise Refused(400, f"the body is no JSON: {first['msg'].removeprefix('Invalid JSON: ')}") from None
+        where = ""
+        for step in first["loc"]:
+            where += f"[{step}]" if isinstance(step, int) else f".{step}" if where else str(step)
+        what = first["msg"][:1].lower() + first["msg"][1:]
+        given = "" if first["type"] == "missing" or "token" in first["loc"] else f" is {shown(first['input'])}"
+        raise Refused(422, f"{where or 'the body'}{given}: {what}", field=where or None) from None
+
+
+def shown(value: Any) -> str:
+    """A value as a message may show it: as JSON, and short."""
+    text = json.dumps(value, default=str)
+    return text if len(text) <= 60 else f"{text[:57]}..."
