@@ -248,7 +248,7 @@ class DurableEngine:
 
     def change(self, arms: Arms) -> None:
         """Go on with another table of arms, as `Engine.change`; earlier decisions still teach the arms that stay."""
-        self._happen(folds.CHANGE, arms=arms_to_json(arms))
+        self._happen(folds.CHANGE, arms=arms_to_json(arms), generation=_drawn())
 
     def shadow(self, policy: Policy, *, share: float) -> None:
         """Let a candidate learn from all feedback, and say on a share of the requests what it would have decided.
@@ -269,7 +269,7 @@ class DurableEngine:
 
     def take_over(self) -> None:
         """Let the candidate play, with all that it has learnt; the policy that played so far is let go."""
-        self._happen(folds.TAKE_OVER)
+        self._happen(folds.TAKE_OVER, generation=_drawn())
 
     def score(self) -> Score:
         """How the candidate would have done, by the log."""
@@ -336,3 +336,8 @@ class DurableEngine:
                 raise ValueError(
                     f"{name} is {value!r}, allowed in store {self._ledger.path} is {mine[name]!r}, as it was left"
                 )
+
+
+def _drawn() -> int:
+    """A number for a generation: one that is not met again where a store goes on from an older copy of itself."""
+    return secrets.randbits(31)

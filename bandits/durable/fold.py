@@ -59,7 +59,7 @@ class Fold:
         self.known, self.compiled = known, compiled
         self.identity = secrets.token_bytes(IDENTITY)  # of the store: tickets of another one are none here
         self.cursor = 0  # pieces of feedback and events, so far
-        self.generation = 0  # changes of policy or table, so far
+        self.generation = 0  # drawn anew when policy or table change: tickets say which they were made with
         self.learner = self._follower(policy, arms, features, seed, streams)
         self.candidate: Follower | None = None
         self.share = 0.0
@@ -122,12 +122,12 @@ class Fold:
     def _forget(self, factor: float, stream: str) -> None:
         self.learner.forget(factor, stream=stream)
 
-    def _change(self, arms: str) -> None:
+    def _change(self, arms: str, generation: int) -> None:
         table = arms_from_json(arms)
         if self.candidate is not None:
             raise ValueError("a candidate is shadowing, allowed is a change of arms without one: let it go first")
         self.learner.change(table)
-        self.generation += 1
+        self.generation = generation
 
     def _shadow(self, policy: str, share: float) -> None:
         if self.candidate is not None:
@@ -143,10 +143,10 @@ class Fold:
         self._candidate_or_refuse()
         self.candidate, self.share = None, 0.0
 
-    def _take_over(self) -> None:
+    def _take_over(self, generation: int) -> None:
         self.learner = self._candidate_or_refuse()
         self.candidate, self.share = None, 0.0
-        self.generation += 1
+        self.generation = generation
 
     def _candidate_or_refuse(self) -> Follower:
         if self.candidate is None:

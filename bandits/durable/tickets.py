@@ -40,7 +40,7 @@ class Ticket(Decision):
     cursor
         Pieces of feedback that had been learnt when it was made.
     generation
-        How many times policy or table of arms had changed by then.
+        Which policy and table of arms it was made with: a number drawn whenever they change.
     shadow
         The decision row of a candidate that only watched, or None.
     sign

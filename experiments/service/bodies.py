@@ -186,7 +186,8 @@ def read(model: type[BaseModel], body: bytes) -> Any:
             raise Refused(400, f"the body is no JSON: {first['msg'].removeprefix('Invalid JSON: ')}") from None
         where = ""
         for step in first["loc"]:
-            where += f"[{step}]" if isinstance(step, int) else f".{step}" if where else str(step)
+            name = str(step)[:64]  # an unknown field is the name that the sender chose
+            where += f"[{name}]" if isinstance(step, int) else f".{name}" if where else name
         what = first["msg"][:1].lower() + first["msg"][1:]
         given = "" if first["type"] == "missing" or "token" in first["loc"] else f" is {shown(first['input'])}"
         raise Refused(422, f"{where or 'the body'}{given}: {what}", field=where or None) from None
