@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test check-long bench lint clean
+.PHONY: demo test check-long fuzz bench lint clean
 
 demo: .venv/experiments            ## play the main job on the embedded cache: table and report
 	$(BIN)/offramp compare world=demo folder=runs/demo
@@ -12,6 +12,10 @@ test: .venv/dev lint               ## lint, types, tests, doctests
 
 check-long: .venv/dev              ## replay against rollout: every stream, 20,000 rounds, five seeds; ten million rounds of every policy
 	$(BIN)/python -m pytest -q -m long -n 2 --dist worksteal tests/environments/test_replay.py tests/bandits/test_endurance.py
+
+fuzz: .venv/dev                    ## 100,000 forged tokens, impossible observations and mutilated files; 20,000 mutilated requests
+	$(BIN)/python tests/bandits/test_durable_fuzz.py 100000
+	OFFRAMP_FUZZ_CASES=20000 $(BIN)/python -m pytest -q tests/experiments/test_service_fuzz.py
 
 bench: .venv/dev                   ## ratios against C, river and the plain backbone, measured in one run
 	$(BIN)/python benchmarks/run.py --out runs/bench.json
