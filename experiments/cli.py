@@ -12,6 +12,7 @@ COMMANDS = {
     "import": "make a confidence cache from per-sample results that others have published",
     "router": "train what tells blur, noise and light apart, and count its answers by level",
     "profile": "time a network on this machine, part by part, and write its device profile",
+    "export": "write a network as ONNX files, stages or halves at each cut, each tried in onnxruntime",
     "serve": "answer decide and update over HTTP: worker processes that decide, one learner",
     "cloud": "run the tail of a network behind HTTP",
     "edge": "run the head of a network on a stream of images, against a real cloud",
@@ -27,6 +28,7 @@ COMMANDS = {
 MODULES = {"import": "import_published"}  # a module may not bear a keyword's name
 EXTRAS = {  # what to install for a module that is missing; all others belong to "experiments"
     "models": ("torch", "torchvision", "PIL", "scipy"),
+    "onnx": ("onnx", "onnxruntime", "onnxscript"),
     "serve": ("starlette", "uvicorn", "uvloop", "httptools", "pydantic", "pydantic_core", "prometheus_client"),
 }
 USAGE = "usage: offramp COMMAND [key=value ...]      offramp COMMAND --help      offramp COMMAND -m key=a,b ...\n\n"

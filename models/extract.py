@@ -10,6 +10,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
 
 from offramp.environments.cache import SPLITS, Condition, ConfidenceCache, Profile
 from offramp.environments.logits import LogitTable, codes_of
@@ -149,31 +151,20 @@ def answers(experts: Experts, router: Router, images: Images, batch: int = 500) 
 def profile_of(network: MultiExitNetwork, experts: Experts | None = None, router_macs: int = 0) -> Profile:
     """Count what one image costs: multiply-accumulates per segment and head, float32 bytes at each cut.
 
-    The input is counted as the 8-bit image that it is on the device; with experts, heads are those of an expert, which
-    are all of one form.
+    Convolutions, matrix products and attention count, whoever calls them.  The input is counted as the 8-bit image that
+    it is on the device; with experts, heads are those of an expert, which are all of one form.
     """
-    counted: dict[nn.Module, int] = {}
-
-    def count(module: nn.Module, given: tuple[Tensor, ...], out: Tensor) -> None:
-        assert isinstance(module, nn.Conv2d | nn.Linear)
-        counted[module] = out[0].numel() * module.weight[0].numel()
-
     exits = list(network.heads if experts is None else experts[PRISTINE])
-    watched = {m for part in (network, *exits) for m in part.modules()}
-    hooks = [m.register_forward_hook(count) for m in watched if isinstance(m, nn.Conv2d | nn.Linear)]
     network.eval()
     x = torch.zeros(1, *network.input_shape)
     payload = [x.numel()]
     segments, heads, layers = [], [], []
     for segment, head in zip(network.segments, exits, strict=True):
-        x = segment(x)
-        head.eval()(x)
+        macs, x = _counted(segment, x)
+        segments.append(macs)
+        heads.append(_counted(head.eval(), x)[0])
         payload.append(4 * x.numel())
-        segments.append(sum(counted.get(m, 0) for m in segment.modules()))
-        heads.append(sum(counted.get(m, 0) for m in head.modules()))
         layers.append(len(list(segment.children())) + (layers[-1] if layers else 0))
-    for hook in hooks:
-        hook.remove()
     payload[-1] = 0
     return Profile(
         segment_macs=tuple(segments),
@@ -182,6 +173,18 @@ def profile_of(network: MultiExitNetwork, experts: Experts | None = None, router
         layers=tuple(layers),
         router_macs=router_macs,
     )
+
+
+def _counted(module: nn.Module, x: Tensor) -> tuple[int, Tensor]:
+    """Multiply-accumulates of one pass, and what it gives."""
+    fused = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)  # fused operators are of unknown work, so attention goes unfused
+    try:
+        with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+            out: Tensor = module(x)
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fused)
+    return counter.get_total_flops() // 2, out
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

@@ -1,7 +1,7 @@
 """Trains a network with exits: the weighted sum of all exits' losses, a checkpoint every epoch, exact resume."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from offramp.models import torchvision_ops
@@ -44,21 +44,25 @@ class TrainSpec:
     least_area
         For photographs: in place of a padded crop, a random part of each image with at least this share of its area,
         in (0, 1], of 3:4 to 4:3, scaled to the side; None = the padded crop.
+    frozen
+        Train the exits alone: all but the last, which is the network's own classifier.  The segments and it stay as
+        they are, batch-norm statistics included.
 
     """
 
     epochs: int
-    batch: int
-    seed: int
-    learning_rate: float
-    warmup: float
-    momentum: float
-    weight_decay: float
+    batch: int = 128
+    seed: int = 0
+    learning_rate: float = 0.1
+    warmup: float = 0.2
+    momentum: float = 0.9
+    weight_decay: float = 5e-4
     loss_weights: tuple[float, ...]
     crop: int
-    small_crop: int
-    small_epochs: int
+    small_crop: int = 0
+    small_epochs: int = 0
     least_area: float | None = None
+    frozen: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "loss_weights", tuple(float(w) for w in self.loss_weights))
@@ -119,15 +123,36 @@ def _scaled_crops(images: Images, side: int, least_area: float, rng: np.random.G
     return made
 
 
-def _optimiser(network: MultiExitNetwork, spec: TrainSpec) -> torch.optim.SGD:
-    decayed = [p for p in network.parameters() if p.ndim > 1]
-    plain = [p for p in network.parameters() if p.ndim <= 1]
+def _learning(network: MultiExitNetwork, spec: TrainSpec) -> dict[str, nn.Parameter]:
+    """Switch to training what is to be trained, and name its weights; the rest is switched to evaluation."""
+    network.train()
+    if not spec.frozen:
+        return dict(network.named_parameters())
+    for part in (*network.segments, network.heads[-1]):
+        part.eval()
+    kept = {p for part in (*network.segments, network.heads[-1]) for p in part.parameters()}
+    return {name: p for name, p in network.named_parameters() if p not in kept}
+
+
+def _optimiser(learning: Mapping[str, nn.Parameter], spec: TrainSpec) -> torch.optim.SGD:
+    decayed = [p for p in learning.values() if p.ndim > 1]
+    plain = [p for p in learning.values() if p.ndim <= 1]
     groups = [{"params": decayed, "weight_decay": spec.weight_decay}, {"params": plain, "weight_decay": 0.0}]
     return torch.optim.SGD(groups, lr=spec.learning_rate, momentum=spec.momentum, nesterov=True)
 
 
-def _momentum(network: MultiExitNetwork, optimiser: torch.optim.SGD) -> dict[str, Tensor]:
-    return {name: optimiser.state[p]["momentum_buffer"] for name, p in network.named_parameters()}
+def _momentum(learning: Mapping[str, nn.Parameter], optimiser: torch.optim.SGD) -> dict[str, Tensor]:
+    # What no gradient reached, as weights that a forward leaves out, has no momentum.
+    return {name: optimiser.state[p].get("momentum_buffer", torch.zeros_like(p)) for name, p in learning.items()}
+
+
+def _answers(network: MultiExitNetwork, x: Tensor, spec: TrainSpec) -> Tensor:
+    """Logits of every exit, (batch, L, classes); of a frozen network no gradient is kept before its exits."""
+    if not spec.frozen:
+        return network(x)  # type: ignore[no-any-return]
+    with torch.no_grad():
+        maps = list(network.maps(x))
+    return torch.stack([head(features) for head, features in zip(network.heads, maps, strict=True)], 1)
 
 
 def train(
@@ -150,11 +175,15 @@ def train(
         The checkpoint is damaged, or belongs to another spec, other images or another network.
 
     """
+    checkpoint.parent.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(spec.seed)
     network = build().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     if len(spec.loss_weights) != network.n_exits:
         raise ValueError(f"{len(spec.loss_weights)} loss_weights, but the network has {network.n_exits} exits")
-    optimiser = _optimiser(network, spec)
+    learning = _learning(network, spec)
+    if not learning:
+        raise ValueError("frozen is True, allowed with exits before the last that have weights")
+    optimiser = _optimiser(learning, spec)
     identity: dict[str, Any] = {"spec": {**asdict(spec), "loss_weights": list(spec.loss_weights)}, "data": split.hash}
     done = 0
     if checkpoint.exists():
@@ -163,29 +192,29 @@ def train(
             if header[field] != mine:
                 raise WeightsError(f"{checkpoint}: its {field} is {header[field]}, this run's is {mine}; move it away")
         wanted = {f"model.{k}": v.shape for k, v in network.state_dict().items()}
-        wanted |= {f"momentum.{k}": p.shape for k, p in network.named_parameters()}
+        wanted |= {f"momentum.{k}": p.shape for k, p in learning.items()}
         if {k: v.shape for k, v in tensors.items()} != wanted:
             raise WeightsError(f"{checkpoint} belongs to another network; move it away")
         network.load_state_dict({k[6:]: v for k, v in tensors.items() if k.startswith("model.")})
-        for name, parameter in network.named_parameters():
+        for name, parameter in learning.items():
             optimiser.state[parameter]["momentum_buffer"] = tensors[f"momentum.{name}"]
         done = int(header["epoch"])
     per_epoch = math.ceil(len(split.labels) / spec.batch)
     weights = torch.tensor(spec.loss_weights)
-    network.train()
     for epoch in range(done, spec.epochs):
         torch.manual_seed(spec.seed * 100_003 + epoch + 1)  # dropout too is drawn from (seed, epoch)
         for i, (x, y) in enumerate(batches(split, spec, epoch)):
             for group in optimiser.param_groups:
                 group["lr"] = spec.rate(epoch * per_epoch + i, spec.epochs * per_epoch)
-            losses = torch.stack([functional.cross_entropy(logits, y) for logits in network(x).unbind(1)])
+            answers = _answers(network, x, spec).unbind(1)
+            losses = torch.stack([functional.cross_entropy(logits, y) for logits in answers])
             loss = (weights * losses).sum()
             optimiser.zero_grad()
             loss.backward()
             optimiser.step()
             progress(epoch, i + 1, per_epoch, loss.item())
         state = {f"model.{k}": v for k, v in network.state_dict().items()}
-        state |= {f"momentum.{k}": v for k, v in _momentum(network, optimiser).items()}
+        state |= {f"momentum.{k}": v for k, v in _momentum(learning, optimiser).items()}
         write_tensors(checkpoint, state, {**identity, "epoch": epoch + 1}, CHECKPOINT)
     network.eval()
     return network
