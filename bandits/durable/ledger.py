@@ -2,7 +2,9 @@
 
 import os
 import sqlite3
-from collections.abc import Iterable, Sequence
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ from offramp.bandits.durable.tickets import Ticket
 from offramp.bandits.engine import DEFAULT
 from offramp.bandits.policy import Policy
 
+Key = tuple[int, int]  # maker and number of a ticket
 SNAPSHOT_EVERY = 256  # pieces of feedback: what is folded anew, a microsecond each, when a store is opened
 
 
@@ -63,10 +66,8 @@ class Ledger:
     @property
     def new(self) -> bool:
         """Is there nothing in the store yet?"""
-        try:
+        with self._reading():
             return self.store.snapshot(LATEST) is None
-        except sqlite3.Error as error:
-            raise StoreError(f"store {self.path} is damaged ({error})") from error
 
     def make(self, policy: Policy, arms: Arms, features: int, seed: int, streams: Sequence[str]) -> None:
         """Fill a new store."""
@@ -90,8 +91,12 @@ class Ledger:
     def load(self) -> None:
         """Know what the store says."""
         fold = self._folded(LATEST)
-        self._snapshot_at = self.store.cursor(LATEST)
-        self.fold, self._first = fold, self.store.cursor(FIRST)
+        with self._reading():
+            self._snapshot_at, first = self.store.cursor(LATEST), self.store.cursor(FIRST)
+            window = list(self.store.tickets(fold.cursor - self.lateness))
+        self.fold, self._first = fold, first
+        self._counted, self._order = set[Key](), deque[tuple[int, Key]]()
+        self._taken(((epoch, number), seq) for seq, epoch, number in window)
 
     def take(self, feedback: Sequence[tuple[Ticket, Observation]]) -> list[Outcome]:
         """Take a batch in one transaction: all of it or, where something is refused, nothing.
@@ -107,11 +112,11 @@ class Ledger:
         self._check_process()
         fold, cursor = self.fold, self.fold.cursor
         due = cursor + len(feedback) - self._snapshot_at >= SNAPSHOT_EVERY
-        outcomes, marks = list[Outcome](), list[list[Mark]]()
+        outcomes, marks, taken = list[Outcome](), list[list[Mark]](), dict[Key, int]()
         try:
             with self.store.transaction(statements=len(feedback) + due):
                 for ticket, observation in feedback:
-                    outcomes.append(self._take(ticket, observation, marks))
+                    outcomes.append(self._take(ticket, observation, marks, taken))
                 if due:
                     self.store.keep(LATEST, fold.cursor, fold.packed())
         except (ContractError, StoreError) as error:
@@ -124,6 +129,7 @@ class Ledger:
         except BaseException:
             self.load()  # interrupted before or after it was written: the store knows
             raise
+        self._taken(taken.items())
         if due:
             self._snapshot_at = fold.cursor
         if self.keep is not None:
@@ -165,16 +171,20 @@ class Ledger:
         if os.getpid() != self._process:
             raise StoreError(f"store {self.path} is its parent process's, allowed is to learn there alone")
 
-    def _take(self, ticket: Ticket, observation: Observation, marks: list[list[Mark]]) -> Outcome:
+    def _take(
+        self, ticket: Ticket, observation: Observation, marks: list[list[Mark]], taken: dict[Key, int]
+    ) -> Outcome:
         """Take one piece, and note how to undo it.  Learnt first, and written by one statement that may stand alone."""
-        fold = self.fold
-        if fold.cursor - ticket.cursor > self.lateness:
+        fold, key = self.fold, (ticket.epoch, ticket.id)
+        if fold.cursor - ticket.cursor > self.lateness or ticket.cursor < self._first:
             return Outcome.LATE
+        if key in self._counted or key in taken:
+            return Outcome.DUPLICATE
         if ticket.stream not in fold.learner.streams:
             raise ContractError(f"stream {ticket.stream!r} is not open, allowed are {list(fold.learner.streams)}")
         marks.append(fold.marks(ticket.stream))
         taught = fold.take(ticket, observation, ticket.generation)
-        if self.store.log(
+        self.store.log(
             fold.cursor,
             ticket.epoch,
             ticket.id,
@@ -183,11 +193,18 @@ class Ledger:
             ticket.row,
             observation.row,
             ticket.shadow,
-        ):
-            return Outcome.COUNTED if taught else Outcome.OBSOLETE
-        fold.cursor -= 1
-        _undo(marks.pop())
-        return Outcome.DUPLICATE
+        )
+        taken[key] = fold.cursor
+        return Outcome.COUNTED if taught else Outcome.OBSOLETE
+
+    def _taken(self, found: Iterable[tuple[Key, int]]) -> None:
+        """Know a duplicate of these from now on, and forget those that the window of lateness refuses anyway."""
+        for key, seq in found:
+            self._counted.add(key)
+            self._order.append((seq, key))
+        oldest = self.fold.cursor - self.lateness
+        while self._order and self._order[0][0] <= oldest:
+            self._counted.discard(self._order.popleft()[1])
 
     def _folded(self, name: str, until: int | None = None) -> Fold:
         """What follows from a snapshot and the log behind it, or a part of that.
@@ -198,15 +215,21 @@ class Ledger:
             What is in the store cannot be read, or was never learnt from.
 
         """
-        try:
+        with self._reading():
             raw = self.store.snapshot(name)
             if raw is None:
                 raise StoreError(f"store {self.path} has no snapshot {name!r}: it is damaged")
             fold = Fold.unpacked(raw, f"store {self.path}", compiled=self._compiled, known=self._known)
             self._go_on(fold, until)
+        return fold
+
+    @contextmanager
+    def _reading(self) -> Iterator[None]:
+        """Whatever comes of reading what is damaged is a StoreError."""
+        try:
+            yield
         except (sqlite3.Error, ValueError, TypeError, KeyError, OverflowError, RecursionError) as error:
             raise StoreError(f"store {self.path} is damaged ({error})") from error
-        return fold
 
     def _go_on(self, fold: Fold, until: int | None) -> None:
         entries: Iterable[Entry] = self.store.entries(fold.cursor, until)

@@ -16,16 +16,14 @@ APPLICATION = 0x0FF4A3B0  # says in the file's header whose it is
 SCHEMA = 1
 SYNCHRONOUS = ("OFF", "NORMAL", "FULL", "EXTRA")
 FIRST, LATEST = "first", "latest"  # snapshots: where the log begins, and one from which little is left to fold
-PAGE = 2_048  # bytes: a commit writes one page, a line of the log takes a quarter of it; 4,096 costs 3 us more
 BIAS = 1 << 63  # numbers up to 2^64 - 1 are kept as SQLite's signed ones
 
 TABLES = """
 create table snapshots (name text primary key, cursor integer not null, content blob not null) without rowid;
 create table feedback (
-    epoch integer not null, number integer not null, seq integer not null, generation integer not null,
-    stream text not null, decision blob not null, observation blob not null, shadow blob,
-    primary key (epoch, number)
-) without rowid;
+    seq integer primary key, epoch integer not null, number integer not null, generation integer not null,
+    stream text not null, decision blob not null, observation blob not null, shadow blob
+);
 create table events (seq integer primary key, kind text not null, detail text not null);
 """
 
@@ -97,7 +95,6 @@ class Store:
                 f"store {self.path} is of application {application:#x} and schema {version}, allowed are "
                 f"{APPLICATION:#x} and {SCHEMA}: it was made by something else"
             )
-        run(f"pragma page_size={PAGE}")
         run("pragma locking_mode=exclusive")  # nobody else has the file open: no shared memory, fewer system calls
         if run("pragma journal_mode=wal").fetchone() != ("wal",):
             raise StoreError(f"store {self.path} is where SQLite keeps no write-ahead log, allowed is a local disk")
@@ -131,24 +128,27 @@ class Store:
         decision: FloatArray,
         observation: FloatArray,
         shadow: FloatArray | None,
-    ) -> bool:
-        """Write one piece of feedback; False where it stands in the log already."""
-        return (
-            self._run(
-                "insert or ignore into feedback values (?, ?, ?, ?, ?, ?, ?, ?)",
-                (
-                    epoch - BIAS,
-                    number,
-                    seq,
-                    generation,
-                    stream,
-                    decision.tobytes(),
-                    observation.tobytes(),
-                    None if shadow is None else shadow.tobytes(),
-                ),
-            ).rowcount
-            == 1
+    ) -> None:
+        """Write one piece of feedback."""
+        self._run(
+            "insert into feedback values (?, ?, ?, ?, ?, ?, ?, ?)",
+            (
+                seq,
+                epoch - BIAS,
+                number,
+                generation,
+                stream,
+                decision.tobytes(),
+                observation.tobytes(),
+                None if shadow is None else shadow.tobytes(),
+            ),
         )
+
+    def tickets(self, after: int) -> Iterator[tuple[int, int, int]]:
+        """Place in the log, maker and number of each piece of feedback behind a cursor, in order."""
+        wanted = "select seq, epoch, number from feedback where seq > ? order by seq"
+        for seq, epoch, number in self._run(wanted, (after,)):
+            yield seq, epoch + BIAS, number
 
     def log_event(self, seq: int, kind: str, detail: Mapping[str, Any]) -> None:
         """Write one event."""
@@ -179,7 +179,7 @@ class Store:
         }
         pending = iter(sorted(events))
         event = next(pending, None)
-        for epoch, number, seq, generation, stream, decision, observation, shadow in self._run(
+        for seq, epoch, number, generation, stream, decision, observation, shadow in self._run(
             "select * from feedback where seq > ? and seq <= ? order by seq", (after, last)
         ):
             while event is not None and event < seq:

@@ -134,7 +134,7 @@ def start_learner(
     The actor is detached, so it outlives the job that started it, and is restarted however often it dies
     (`max_restarts=-1`): its constructor reads the store again, and takes policy and table of arms from there, since
     they may have changed by then.  Calls that were under way are made again (`max_task_retries=-1`).  That is safe
-    because feedback is applied once: maker and number of its ticket are the primary key of the log, so what was applied
+    because feedback is applied once: the log takes each ticket once, by maker and number, so what was applied
     before the process died is a duplicate the second time.
 
     """
