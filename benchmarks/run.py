@@ -19,6 +19,7 @@ import loops
 import network
 import programs
 import service
+import sweep
 import steps
 import timed
 from rich.console import Console
@@ -34,6 +35,7 @@ JOBS: dict[str, Callable[[bool], Iterator[Row]]] = {
     "timed": timed.timed,
     "durable": durable.durable,
     "service": service.service,
+    "sweep": sweep.sweep,
     "gym": interfaces.gym,
     "cache": interfaces.cache,
     "threads": loops.threads,

@@ -5,6 +5,7 @@ import sys
 
 COMMANDS = {
     "compare": "play policies against a stream of distorted images: table, report, data",
+    "report": "one page about a sweep or a comparison: tables, figures, filters, data",
     "train": "train a network with exits",
     "experts": "train one set of exits for each family of distortions",
     "extract": "make a confidence cache from images and weights",

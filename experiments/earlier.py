@@ -1,6 +1,7 @@
 """What programs and studies share: opening a cache, its name in results, results that are there, and safe writing."""
 
 import json
+import math
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -47,6 +48,17 @@ def shortened(value: Any) -> Any:
     if isinstance(value, Iterable) and not isinstance(value, str):
         return [shortened(v) for v in value]
     return round(value, 5) if isinstance(value, float) else value
+
+
+def significant(value: Any) -> Any:
+    """The same with six significant digits, for numbers of very different sizes; what is no number is null."""
+    if isinstance(value, dict):
+        return {k: significant(v) for k, v in value.items()}
+    if isinstance(value, list):
+        return [significant(v) for v in value]
+    if isinstance(value, float):
+        return float(f"{value:.6g}") if math.isfinite(value) else None
+    return value
 
 
 def write(path: Path, text: str) -> None:

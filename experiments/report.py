@@ -1,48 +1,28 @@
-"""One self-contained HTML page about a comparison: tables, figures as inline SVG, and what each of them means."""
+"""`offramp report DIR`: one self-contained HTML page about a comparison or a sweep, and its figures as files."""
 
+import argparse
 import html
 import json
-import math
+import re
 import shutil
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+import yaml
 from matplotlib.figure import Figure
-from omegaconf import DictConfig, OmegaConf
 
 from offramp.environments import ConfidenceCache
-from offramp.experiments import figures
-from offramp.experiments.earlier import write
-from offramp.experiments.results import RECOVERED, REFERENCE, WITHIN_METRIC, Played
+from offramp.experiments import drawings, figures
+from offramp.experiments.collected import Collected, Facet
+from offramp.experiments.earlier import open_cache, write
+from offramp.experiments.report_page import SCRIPT, STYLE
+from offramp.experiments.report_parts import download, filters, numbers, script_facts, told_of
+from offramp.experiments.results import RECOVERED
 
 HERE = Path(__file__).parent
-STYLE = """
-body{font:16px/1.55 system-ui,sans-serif;color:#1c2530;max-width:86rem;margin:2rem auto;padding:0 1.2rem}
-h1{font-size:1.9rem;margin-bottom:.2rem}h2{margin-top:3rem;border-bottom:2px solid #1b6ca8;padding-bottom:.2rem}
-h3{margin-top:2rem}table{border-collapse:collapse;font-variant-numeric:tabular-nums;font-size:.85rem}
-td,th{padding:.3rem .55rem;text-align:right;border-bottom:1px solid #dde3e9}td{white-space:nowrap}
-th{vertical-align:bottom}td:first-child,th:first-child,td.wide{text-align:left}tr:hover td{background:#f3f7fa}
-figure{margin:1.2rem 0}figure svg{max-width:100%;height:auto}figcaption{color:#51606e;font-size:.92rem;max-width:60rem}
-p{max-width:60rem}pre{background:#f3f7fa;padding:1rem;font-size:.85rem;overflow:auto}small{color:#51606e}
-.scroll{overflow-x:auto}summary{cursor:pointer;color:#1b6ca8}
-"""
-COLUMNS = (
-    ("cost", "cost per image", 1.0, 3),
-    ("cost_saved", "saved, %", 100.0, 1),
-    ("accuracy", "accuracy, %", 100.0, 1),
-    ("accuracy_change", "change, points", 100.0, 1),
-    ("agreement", "agreement, %", 100.0, 1),
-    ("offload_share", "offloaded, %", 100.0, 1),
-    ("kilobytes_sent", "kB sent", 1.0, 2),
-    ("edge_megamacs", "edge, million MACs", 1.0, 2),
-    ("regret_total", "dynamic regret", 1.0, 0),
-    ("realised_regret_total", "realised regret", 1.0, 0),
-    ("static_regret_total", "to the best static arm", 1.0, 0),
-    (WITHIN_METRIC, "to the best arm that keeps the ceiling", 1.0, 0),
-    ("recovery_rounds", "rounds to recover", 1.0, 0),
-    ("microseconds_per_round", "µs a round", 1.0, 2),
-)
 PAPER_PRICES = {"_target_": "offramp.bandits.PaperUnits", "per_layer": 0.1, "offload": 0.5, "mu": 1.0}
 PAPER = (
     "I-SplitEE claims, for these constants on MobileNetV2, a cost lower by at least 55 % at an accuracy lower by at "
@@ -50,143 +30,286 @@ PAPER = (
     "the cloud, without learning anything, saves 1 − (3λ + o) / 19λ = 58 % and changes no answer, because in these "
     "prices the cloud computes for nothing."
 )
+TERMS = (
+    "± is the half-width of the 95 % interval over seeds (Student). Blue columns are differences to <b class=against>"
+    "</b>, paired by seed. Cost is in the price list's own unit. Dynamic regret values each decision by its population "
+    "mean under that round's condition and price, against the best arm of the table there; realised regret takes the "
+    "same samples instead; the third is against the one arm that is best in hindsight. Recovery: mean rounds after a "
+    f"change until regret stays below {RECOVERED} a round; one that never does counts with the rounds to the next "
+    "change. Calibration error: mean distance between confidence and accuracy of the answers given, over ten bins. "
+    "Policies whose name says oracle read cloud answers that were never requested."
+)
+MANY, VERY_MANY = 6, 24  # facets from which on fewer choices are drawn, and none
 
 
-def cell(found: Mapping[str, Mapping[str, float]], metric: str, scale: float, digits: int) -> str:
-    """One number with its interval."""
-    if metric not in found:
-        return "–"
-    mean, half = found[metric]["mean"] * scale, found[metric]["half"] * scale
-    spread = "" if math.isnan(half) else f" <small>±{half:.{digits}f}</small>"
-    return f"{mean:.{digits}f}{spread}"
+class Page:
+    """Collects the parts of a page, and writes every figure as a file of its own beside it.
+
+    Parameters
+    ----------
+    folder
+        For the figures.
+    all_
+        The runs.
+
+    """
+
+    def __init__(self, folder: Path, all_: Collected) -> None:
+        self.folder, self.all = folder, all_
+        self.parts: list[str] = []
+
+    def add(self, *text: str) -> None:
+        """Add text."""
+        self.parts += text
+
+    def figure(self, name: str, drawn: Figure, caption: str, behind: pd.DataFrame | None = None) -> None:
+        """Add a figure with its caption and the numbers behind it."""
+        text = drawings.slim(drawn, name)
+        (self.folder / f"{name}.svg").write_text(text, encoding="utf-8")
+        link = "" if behind is None else f" {download(behind, name)}"
+        self.add(f'<figure id="figure-{name}">{text}<figcaption>{caption}{link}</figcaption></figure>')
+
+    def card(self, title: str, facts: Mapping[str, Any]) -> None:
+        """Add a model card: what is one value as a row, what is a table as one."""
+        rows = []
+        for key, value in facts.items():
+            wide = isinstance(value, Mapping | list) and len(str(value)) > 120
+            shown = f"<pre>{html.escape(json.dumps(value, indent=1))}</pre>" if wide else html.escape(str(value))
+            rows.append(f'<tr><td>{html.escape(str(key))}</td><td class="wide">{shown}</td></tr>')
+        self.add(f"<details><summary>{html.escape(title)}</summary><table>{''.join(rows)}</table></details>")
 
 
-def numbers(played: Played, means: Mapping[str, Mapping[str, Mapping[str, float]]]) -> str:
-    """The table of one world."""
-    within = any(WITHIN_METRIC in found for found in means.values())
-    columns = [column for column in COLUMNS if column[0] != WITHIN_METRIC or within]
-    head = "".join(f"<th>{name}</th>" for _, name, _, _ in columns)
-    rows = [
-        f"<tr><td>{html.escape(policy)}</td>"
-        + "".join(f"<td>{cell(found, metric, scale, digits)}</td>" for metric, _, scale, digits in columns)
-        + "</tr>"
-        for policy, found in means.items()
-    ]
-    rows += [
-        f'<tr><td>{html.escape(p)}</td><td class="wide" colspan="{len(columns)}">'
-        f"not offered: {html.escape(why)}</td></tr>"
-        for p, why in played.refused.items()
-    ]
-    return f'<div class="scroll"><table><tr><th>policy</th>{head}</tr>{"".join(rows)}</table></div>'
+def slug(text: str) -> str:
+    """A label as a name of files and ids."""
+    return re.sub(r"[^\w.]+", "-", text).strip("-")
 
 
-def figure(folder: Path, name: str, drawn: Figure, caption: str) -> str:
-    """A figure with its caption for the page, and the same as a file of its own."""
-    text = figures.svg(drawn, name)
-    (folder / f"{name}.svg").write_text(text, encoding="utf-8")
-    return f"<figure>{text}<figcaption>{caption}</figcaption></figure>"
+def facet_name(facet: Facet, all_: Collected) -> str:
+    """A facet's name in files and ids."""
+    return slug(all_.title(facet).replace("stream ", ""))
 
 
-def card(title: str, facts: Mapping[str, Any]) -> str:
-    """A model card: what is one value as a row, what is a table as one."""
-    rows = []
-    for key, value in facts.items():
-        wide = isinstance(value, Mapping | list) and len(str(value)) > 120
-        shown = f"<pre>{html.escape(json.dumps(value, indent=1))}</pre>" if wide else html.escape(str(value))
-        rows.append(f'<tr><td>{html.escape(str(key))}</td><td class="wide">{shown}</td></tr>')
-    return f"<details><summary>{html.escape(title)}</summary><table>{''.join(rows)}</table></details>"
+def seeds_of(facet: Facet) -> str:
+    """How many seeds, as text."""
+    low, high = facet.seeds
+    return (f"n = {low} seeds" if low == high else f"n = {low} to {high} seeds") + (
+        "" if high > 1 else ": one, so without intervals"
+    )
 
 
-def section(folder: Path, played: Played, means: Mapping[str, Mapping[str, Mapping[str, float]]], config: Any) -> str:
-    """The part of the page about one world."""
-    n, name = len(played.seeds), played.name
-    runs = f"{n} seeds" if n > 1 else "one seed, so without intervals"
-    bound = sum(c.clairvoyant[-1] for c in played.comparators) / n / played.horizon
-    rule = sum(c.binned[-1] for c in played.comparators) / n / played.horizon
-    best = sum(c.dynamic[-1] for c in played.comparators) / n / played.horizon
-    parts = [
-        f"<h2>World: {html.escape(name)}</h2>",
-        f"<details><summary>prices and rules</summary><pre>{html.escape(OmegaConf.to_yaml(config))}</pre></details>",
-        f"<p>{PAPER}</p>" if dict(config.prices) == PAPER_PRICES else "",
-        numbers(played, means),
-        f"<p>{played.horizon:,} rounds, {runs}; ± is the half-width of the 95 % interval over seeds (Student), paired "
-        f"by seed where a policy is compared with {REFERENCE}. Cost is in the price list's own unit. Dynamic regret "
-        "values each decision by its population mean under that round's condition and price, against the best arm of "
-        "the table there; realised regret takes the same samples instead; the third is against the one arm that is "
-        f"best in hindsight. The best arm of each moment earns {best:.4f} a round; the best rule per confidence "
-        f"bin, a richer class that no policy here plays, {rule:.4f}; a clairvoyant who sees each image's "
-        f"confidences first, {bound:.4f}, a bound that nobody can reach. Recovery: mean rounds after a change until "
-        f"regret stays below {RECOVERED} a round; one that never does counts with the rounds to the next "
-        f"change. Policies whose name says oracle read cloud "
-        "answers that were never requested.</p>",
+def section(page: Page, facet: Facet) -> None:
+    """Add the part of the page about one facet."""
+    all_, name, runs = page.all, facet_name(facet, page.all), seeds_of(facet)
+    prices = json.loads(facet.frame.world_config.iloc[0])
+    per_round = {
+        what: float(((facet.frame[f"{what}_gap_total"]) / facet.horizon + facet.frame.reward).mean())
+        for what in ("clairvoyant", "bin_rule")
+    }
+    best = float((facet.frame.realised_regret_total / facet.horizon + facet.frame.reward).mean())
+    page.add(
+        f'<section data-stream="{facet.stream}" data-price="{facet.price}" data-setting="{facet.setting}">',
+        f"<h2>World: {html.escape(all_.title(facet))}</h2>",
+        f"<details><summary>prices and rules</summary><pre>{_yaml(prices)}</pre></details>",
+        f"<p>{PAPER}</p>" if prices["prices"] == PAPER_PRICES else "",
+        numbers(facet, all_),
+        f"<p>{facet.horizon:,} rounds; {runs}. The best arm of each moment earns {best:.4f} a round; the best rule per "
+        f"confidence bin, a richer class that no policy here plays, {per_round['bin_rule']:.4f}; a clairvoyant who "
+        f"sees each image's confidences first, {per_round['clairvoyant']:.4f}, a bound that nobody can reach.</p>",
         "<h3>Regret</h3>",
-        figure(
-            folder,
-            f"{name}-regret",
-            figures.regret(played),
-            f"Cumulative dynamic pseudo-regret, mean and 95 % band over {runs}. Dashed: policies that do not learn. "
+    )
+    page.figure(
+        f"{name}-regret",
+        *_shuffled(
+            drawings.regret(facet, all_),
+            f"Cumulative dynamic pseudo-regret; mean and 95 % band, {runs}. Dashed: policies that do not learn. "
             "Thin vertical lines: distortion or link change.",
         ),
-        "<h3>Cost against accuracy</h3>",
-        figure(
-            folder,
-            f"{name}-front",
-            figures.front(played),
-            f"Up and to the left is better. Bars: 95 % intervals over {runs}. Squares: policies that do not learn.",
-        ),
-        "<h3>What was chosen when</h3>",
-        "<p>The learner of least regret first, then one that learns the split and one that learns the threshold.</p>",
-    ]
-    ranked = figures.learners(played)
-    picked = dict.fromkeys([*ranked[:1], *(p for p in ("isplitee", "adaee_side") if p in played.traces)])
-    for policy in picked or list(played.traces)[:1]:
-        parts.append(
-            figure(
-                folder,
-                f"{name}-{policy}",
-                figures.choices(played, policy),
-                f"<b>{html.escape(policy)}</b>: share of rounds by split and by threshold, mean over {runs}, above the "
-                "distortion, the factor on the price of the link, and the best arm there (exit ≥ threshold).",
-            )
+    )
+    if (drawn := drawings.recovery(facet, all_)) is not None:
+        changes = float(facet.frame.changes.mean())
+        page.add("<h3>Recovery</h3>")
+        page.figure(
+            f"{name}-recovery",
+            *_shuffled(
+                drawn,
+                f"Regret a round since distortion or link changed, mean over {changes:.3g} changes of a run; mean and "
+                f"95 % band, {runs}. Dotted: {RECOVERED}, below which a policy has caught up.",
+            ),
         )
-    return "\n".join(parts)
+    if (drawn := drawings.calibration(facet, all_)) is not None:
+        page.add("<h3>Calibration</h3>")
+        page.figure(
+            f"{name}-calibration",
+            *_shuffled(
+                drawn,
+                "Share of right answers against the confidence that they were given with, over ten bins of up to 512 "
+                f"evenly spaced rounds of each run; mean and 95 % interval, {runs}; bins where half of the runs have "
+                f"{drawings.FEW} answers or more. On the dotted line confidence is deserved; below it answers are too "
+                "sure.",
+            ),
+        )
+    chosen(page, facet, name, runs)
+    page.add("</section>")
 
 
-def write_report(
-    path: Path,
-    cache: ConfidenceCache,
-    cfg: DictConfig,
-    played: Sequence[Played],
-    means: Sequence[Mapping[str, Mapping[str, Mapping[str, float]]]],
-) -> None:
-    """Write the page for all worlds of a run in one step, and its figures into a folder beside it."""
-    configs = [cfg.world] if "prices" in cfg.world else [cfg.world[p.name] for p in played]
-    folder = path.parent / "figures"
-    shutil.rmtree(folder, ignore_errors=True)  # of an earlier run with other policies
-    folder.mkdir()
-    parts = [section(folder, p, m, c) for p, m, c in zip(played, means, configs, strict=True)]
-    conditions = [c.name for c in cache.conditions]
-    parts += [
-        "<h2>The network and the images</h2>",
-        figure(
-            folder,
-            "exits",
-            figures.exits(cache),
-            "What the exits know and what they believe. Where confidence is far above accuracy, a policy that trusts "
-            "confidence pays for worse answers: this is what calibration and expert branches are for.",
-        ),
-    ]
+def chosen(page: Page, facet: Facet, name: str, runs: str) -> None:
+    """Add what was chosen when: of three policies; where there are many facets of the best, where very many of none."""
+    facets = len(page.all.facets)
+    if facets > VERY_MANY:
+        return
+    ranked = facet.learners
+    named = {p: str(found.policy.iloc[0]) for p, found in facet.policies.items()}
+    others = [p for p in facet.policies if named[p] in ("isplitee", "adaee_side")] if facets <= MANY else []
+    picked = list(dict.fromkeys([*ranked[:1], *others])) or list(facet.policies)[:1]
+    page.add(
+        "<h3>What was chosen when</h3>",
+        "<p>The learner of least regret first, then one that learns the split and one that learns the threshold.</p>"
+        if len(picked) > 1
+        else "",
+    )
+    for policy in picked:
+        number = page.all.policies.index(policy)
+        page.add(f'<div data-policy="{number}">')
+        page.figure(
+            f"{name}-{slug(policy)}",
+            *_shuffled(
+                drawings.choices(facet, page.all, policy),
+                f"<b>{html.escape(policy)}</b>: share of rounds by split and by threshold, mean, {runs}, above the "
+                "distortion, the factor on the price of the link, and the best arm there (exit ≥ threshold).",
+            ),
+        )
+        page.add("</div>")
+
+
+def _shuffled(drawn: drawings.Drawn, caption: str) -> tuple[Figure, str, pd.DataFrame]:
+    return drawn[0], caption, drawn[1]
+
+
+def _yaml(config: Any) -> str:
+    return html.escape(yaml.safe_dump(config, sort_keys=False))
+
+
+def fronts(page: Page) -> None:
+    """Add cost against accuracy: one figure for each stream and world, prices joined."""
+    all_ = page.all
+    together: dict[tuple[int, int, str], list[Facet]] = {}
+    for facet in all_.facets:
+        together.setdefault((facet.stream, facet.setting, facet.family), []).append(facet)
+    page.add("<h2>Cost against accuracy</h2>")
+    for (stream, setting, family), facets in together.items():
+        several = (len(all_.streams) > 1, all_.streams[stream]), (len(all_.settings) > 1, all_.settings[setting])
+        title = ", ".join([family, *(text for many, text in several if many)])
+        name = slug(title)
+        prices = " ".join(str(facet.price) for facet in facets)
+        page.add(f'<div data-stream="{stream}" data-price="{prices}" data-setting="{setting}">')
+        figure, behind = drawings.front(facets, all_)
+        joined = f" Lines join the {len(facets)} prices." if len(facets) > 1 else ""
+        page.figure(
+            f"{name}-front",
+            figure,
+            f"<b>{html.escape(title)}</b>. Up and to the left is better. Bars: 95 % intervals, {seeds_of(facets[0])}. "
+            f"Squares: policies that do not learn.{joined}",
+            behind,
+        )
+        page.add("</div>")
+
+
+def images(page: Page) -> None:
+    """Add what the caches are: their exits, sample images and cards."""
+    settings = [json.loads(text) for text in dict.fromkeys(page.all.frame.setting)]
+    for name, split in dict.fromkeys((s["cache"], s["split"]) for s in settings):
+        try:
+            cache = open_cache(name).part(split)
+        except (OSError, ValueError) as error:
+            page.add(f"<p>The cache {html.escape(name)} is not here: {html.escape(str(error))}</p>")
+            continue
+        tail = "" if len(settings) == 1 else f"-{slug(Path(name).stem)}-{split}"
+        _cache(page, cache, tail)
+
+
+def _cache(page: Page, cache: ConfidenceCache, tail: str) -> None:
+    page.add("<h2>The network and the images</h2>")
+    right = (cache.prediction == cache.label[None, None, :, None]).mean(axis=2)
+    behind = pd.DataFrame(
+        [
+            {
+                "condition": condition.name, "expert": e, "exit": i + 1, "accuracy": right[c, e, i],
+                "confidence": float(cache.confidence[c, e, :, i].mean()), "n": len(cache.label),
+            }
+            for c, condition in enumerate(cache.conditions)
+            for e in range(cache.confidence.shape[1])
+            for i in range(cache.confidence.shape[3])
+        ]
+    )  # fmt: skip
+    page.figure(
+        f"exits{tail}",
+        figures.exits(cache),
+        "What the exits know and what they believe. Where confidence is far above accuracy, a policy that trusts "
+        "confidence pays for worse answers: this is what calibration and expert branches are for.",
+        behind,
+    )
     sheet = HERE / f"{cache.notes.get('network')}.samples.png"
     if sheet.exists():
         caption = "Some test images under every condition, as the network sees them."
-        parts.append(figure(folder, "samples", figures.samples(sheet, conditions), caption))
-    parts += [card(f"{part}'s card", facts) for part, facts in cache.notes.get("cards", {}).items()]
-    page = (
-        '<!doctype html><html lang="en"><head><meta charset="utf-8"><title>Offramp: a comparison</title>'
-        f"<style>{STYLE}</style></head><body><h1>Offramp: a comparison</h1>"
+        page.figure(f"samples{tail}", figures.samples(sheet, [c.name for c in cache.conditions]), caption)
+    for part, facts in cache.notes.get("cards", {}).items():
+        page.card(f"{part}'s card", facts)
+
+
+def write_report(folder: Path) -> Path:
+    """Write the page about all runs in a folder in one step, and its figures into a folder beside it.
+
+    Raises
+    ------
+    ValueError
+        There are no runs, or none came to an end.
+
+    """
+    all_ = Collected(folder)
+    drawn = folder / "figures"
+    shutil.rmtree(drawn, ignore_errors=True)  # of an earlier page about other policies
+    drawn.mkdir()
+    page = Page(drawn, all_)
+    title = "Offramp: a comparison" if all_.frame.key.nunique() == 1 else "Offramp: a sweep"
+    page.add(
+        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{title}</title>'
+        f"<style>{STYLE}</style></head><body><h1>{title}</h1>"
         "<p>For each image the policy decides how deep the edge computes and how sure an exit must be to answer there; "
         "otherwise the work goes on in the cloud. It learns online from the confidences that its own decisions reveal. "
-        "Labels are read by the scorer alone.</p>"
-        f"{''.join(parts)}<h2>Configuration</h2><pre>{html.escape(OmegaConf.to_yaml(cfg))}</pre></body></html>"
+        "Labels are read by the scorer alone.</p>",
+        told_of(folder, all_),
+        filters(all_),
+        f"<p>{TERMS}</p>",
     )
-    write(path, page)
+    fronts(page)
+    for facet in all_.facets:
+        section(page, facet)
+    images(page)
+    settings = [json.loads(text) for text in dict.fromkeys(all_.frame.setting)]
+    configs = [*settings, *({"stream": json.loads(text)} for text in dict.fromkeys(all_.frame.stream_config))]
+    page.add(f"<h2>Configuration</h2><pre>{''.join(_yaml(config) for config in configs)}</pre>")
+    policies = {r.policy_label: json.loads(r.policy_config) for r in all_.frame.itertuples()}
+    page.add(f"<details><summary>policies</summary><pre>{_yaml(policies)}</pre></details>")
+    page.add(script_facts(all_), f"<script>{SCRIPT}</script></body></html>")
+    path = folder / "report.html"
+    write(path, "\n".join(page.parts))
+    return path
+
+
+def main() -> None:
+    """Entry point of `offramp report`."""
+    parser = argparse.ArgumentParser(
+        prog="offramp report",
+        description="Writes report.html about all runs in the folder of a sweep or a comparison.",
+    )
+    parser.add_argument("folder", type=Path, help="folder of `offramp compare`, or the sweep= of `offramp compare -m`")
+    asked = parser.parse_args()
+    try:
+        path = write_report(asked.folder)
+    except (ValueError, OSError) as error:
+        sys.exit(f"offramp report: {error}")
+    print(f"report: {path.resolve()}, {path.stat().st_size / 1e6:.2f} MB")
+
+
+if __name__ == "__main__":
+    main()

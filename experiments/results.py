@@ -10,8 +10,9 @@ import pandas as pd
 
 from offramp.bandits.arms import Arms
 from offramp.bandits.rows import IntArray
-from offramp.environments import Comparators, Trace, blocks
+from offramp.environments import Comparators, Trace
 from offramp.environments.stream import Stream
+from offramp.experiments.closer import Closer, changes
 
 # Two-sided 95 % quantiles of Student's t for 1..30 degrees of freedom; beyond, Fisher's expansion is exact to 1e-3.
 T95 = (
@@ -43,6 +44,8 @@ class Played:
         Index of the best arm under each (condition, link) of the stream, (S, P).
     kept
         Name of a policy with a budget -> regret of the best arm that keeps its ceiling, one for each seed.
+    closer
+        Policy name -> what was looked at more closely than a trace does, one for each seed.
 
     """
 
@@ -56,6 +59,7 @@ class Played:
     comparators: Sequence[Comparators]
     best: IntArray
     kept: Mapping[str, Sequence[float]] = field(default_factory=dict)
+    closer: Mapping[str, Sequence[Closer]] = field(default_factory=dict)
 
 
 def interval(values: Sequence[float]) -> dict[str, float]:
@@ -92,18 +96,6 @@ def metrics(trace: Trace, comparators: Comparators) -> dict[str, float]:
     }
 
 
-def changes(stream: Stream, horizon: int, seed: int) -> IntArray:
-    """Rounds at which condition or link is another than in the round before."""
-    found, start, last = [], 0, None
-    for block in blocks(stream, samples=1, horizon=horizon, seed=seed):
-        now = np.stack([block.condition, block.price])
-        joined = now if last is None else np.concatenate([last, now], axis=1)
-        moved = np.flatnonzero((np.diff(joined, axis=1) != 0).any(axis=0))
-        found.append(moved + start + (1 if last is None else 0))
-        start, last = start + now.shape[1], now[:, -1:]
-    return np.concatenate(found)
-
-
 def recovery(trace: Trace, at: IntArray, tolerance: float = RECOVERED) -> float:
     """Mean rounds from a change until regret stays below `tolerance` a round for one interval between checkpoints.
 
@@ -130,6 +122,8 @@ def table(played: Played) -> pd.DataFrame:
         for seed, trace, comparators in zip(played.seeds, traces, played.comparators, strict=True):
             rows.append({"world": played.name, "policy": policy, "seed": seed, **metrics(trace, comparators)})
             rows[-1]["recovery_rounds"] = recovery(trace, changes(played.stream, played.horizon, seed))
+        for row, closer in zip(rows[-len(traces) :], played.closer.get(policy, ()), strict=False):
+            row["calibration_error"] = closer.calibration_error
         for row, allowed in zip(rows[-len(traces) :], played.kept.get(policy, ()), strict=False):
             row[WITHIN_METRIC] = row["regret_total"] - allowed
     frame = pd.DataFrame(rows)

@@ -1,22 +1,19 @@
 """`offramp deadline`: missed deadlines against calibration and policy, in a world in time."""
 
-import json
-import time
 from pathlib import Path
+from typing import Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
-from offramp.experiments.compare import plain
 from offramp.experiments.deadline.pictures import draw
 from offramp.experiments.deadline.study import study
 from offramp.experiments.deadline.tables import fill, verdicts
-from offramp.experiments.earlier import earlier, shortened, write
 from offramp.experiments.refusals import in_one_line
+from offramp.experiments.written import Save, run_study
 
-RESULT = "result.json"
 QUICK = {
     "horizon": 512,
     "seeds": 2,
@@ -64,23 +61,11 @@ def run(cfg: DictConfig, folder: Path) -> Path:
     The record is written after each block, so that a run that was broken off goes on where it was.
     """
     cfg = check(cfg)
-    console, started = Console(), time.perf_counter()
-    path, readme = folder / RESULT, folder / "README.md"
-    kept = earlier(path)
-    folder.mkdir(parents=True, exist_ok=True)
 
-    def save() -> None:
-        write(path, json.dumps(shortened(plain(kept)), allow_nan=False) + "\n")
+    def measure(kept: dict[str, Any], save: Save, console: Console) -> str:
+        return study(cfg, kept, save, console)
 
-    name = study(cfg, kept, save, console)
-    save()
-    found = earlier(path)  # what is drawn and told is what was written
-    for figure, text in draw(name, found[name]).items():
-        write(folder / f"{figure}.svg", text)
-    write(readme, fill(readme.read_text(encoding="utf-8") if readme.exists() else None, found))
-    console.print(verdicts(found[name]), soft_wrap=True, markup=False)
-    console.print(f"{time.perf_counter() - started:.0f} s; {readme.resolve()}", soft_wrap=True)
-    return readme
+    return run_study(folder, measure, draw=draw, fill=fill, told=verdicts)
 
 
 @hydra.main(config_path="pkg://offramp.conf", config_name="deadline", version_base="1.3")

@@ -1,7 +1,5 @@
 """`offramp expert_branches`: experts for distorted images, a router and calibration against pristine exits."""
 
-import json
-import time
 from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import version
 from pathlib import Path
@@ -14,8 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from offramp.experiments.compare import plain
-from offramp.experiments.earlier import earlier, open_cache, shortened, title, write
+from offramp.experiments.earlier import open_cache, shortened, title
 from offramp.experiments.expert_branches.levels import measured
 from offramp.experiments.expert_branches.mixed import check_stream, compared, exchange_rates, runs
 from offramp.experiments.expert_branches.pictures import draw
@@ -23,9 +20,10 @@ from offramp.experiments.expert_branches.shapes import judged, score
 from offramp.experiments.expert_branches.systems import views
 from offramp.experiments.expert_branches.tables import fill
 from offramp.experiments.refusals import in_one_line
+from offramp.experiments.sweeps.keys import plain
+from offramp.experiments.written import Save, run_study
 
 TARGET = 0.8  # of the cascade where one target stands for all, as in the paper's discussion
-RESULT = "result.json"
 RECORDED = ("stream", "horizon", "seeds", "thresholds", "prices", "isplitee_threshold", "targets")
 LEAST = {"horizon": 1, "seeds": 2, "threads": 1, "costs": 2, "edge_exits": 1, "adaee_cut": 1}
 
@@ -69,21 +67,20 @@ def study(cfg: DictConfig, console: Console) -> tuple[str, dict[str, Any]]:
     return title(cache, cfg.cache), shortened(plain(found))
 
 
+def told(found: Any) -> str:
+    """What the console says."""
+    return f"score {found['score']['points']:.1f} points"
+
+
 def run(cfg: DictConfig, folder: Path) -> Path:
     """Measure, then write result.json, figures and README.md; what other caches left in the folder stays."""
-    console, started = Console(), time.perf_counter()
-    path, readme = folder / RESULT, folder / "README.md"
-    kept = earlier(path)  # read first: what cannot be added to is refused before anything is measured
-    name, found = study(cfg, console)
-    folder.mkdir(parents=True, exist_ok=True)
-    kept[name] = found
-    write(path, json.dumps(kept, allow_nan=False) + "\n")
-    for figure, text in draw(name, found).items():
-        write(folder / f"{figure}.svg", text)
-    write(readme, fill(readme.read_text(encoding="utf-8") if readme.exists() else None, kept))
-    seconds = time.perf_counter() - started
-    console.print(f"score {found['score']['points']:.1f} points; {seconds:.0f} s; {readme.resolve()}", soft_wrap=True)
-    return readme
+
+    def measure(kept: dict[str, Any], _: Save, console: Console) -> str:
+        name, kept_now = study(cfg, console)
+        kept[name] = kept_now
+        return name
+
+    return run_study(folder, measure, draw=draw, fill=fill, told=told)
 
 
 @hydra.main(config_path="pkg://offramp.conf", config_name="expert_branches", version_base="1.3")

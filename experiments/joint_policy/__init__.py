@@ -1,7 +1,6 @@
 """`offramp joint_policy`: every policy, tuned alike, and the joint policy in a fixed suite of worlds."""
 
 import json
-import time
 from pathlib import Path
 from typing import Any
 
@@ -10,16 +9,17 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
-from offramp.experiments.compare import plain
-from offramp.experiments.earlier import earlier, write
+from offramp.experiments.earlier import earlier, significant, write
 from offramp.experiments.joint_policy.contenders import CONTENDERS
 from offramp.experiments.joint_policy.pictures import draw
 from offramp.experiments.joint_policy.study import study
 from offramp.experiments.joint_policy.suite import reporting
 from offramp.experiments.joint_policy.tables import claims, fill
 from offramp.experiments.refusals import in_one_line
+from offramp.experiments.sweeps.keys import plain
+from offramp.experiments.written import Save, run_study
 
-RESULT, TUNED = "result.json", "tuned.json"
+TUNED = "tuned.json"
 QUICK = {"horizon": 600, "seeds": 2, "trials": 2, "tuning_horizon": 200, "tuning_seeds": 1}
 LEAST = {"horizon": 100, "seeds": 2, "trials": 1, "tuning_horizon": 100, "tuning_seeds": 1, "threads": 1}
 
@@ -38,13 +38,9 @@ def check(cfg: DictConfig) -> DictConfig:
     return cfg
 
 
-def shortened(value: Any) -> Any:
-    """The same with six significant digits: more than any interval here resolves."""
-    if isinstance(value, dict):
-        return {k: shortened(v) for k, v in value.items()}
-    if isinstance(value, list):
-        return [shortened(v) for v in value]
-    return float(f"{value:.6g}") if isinstance(value, float) else value
+def told(found: Any) -> str:
+    """What the console says: what was claimed, and what was found."""
+    return "\n".join(f"{row['what']}: {row['found']} (wanted: {row['wanted']})" for row in claims(found))
 
 
 def run(cfg: DictConfig, folder: Path) -> Path:
@@ -53,25 +49,19 @@ def run(cfg: DictConfig, folder: Path) -> Path:
     Both files are written after each policy and each world, so that a run that was broken off goes on where it was.
     """
     cfg = check(cfg)
-    console, started = Console(), time.perf_counter()
-    path, readme = folder / RESULT, folder / "README.md"
-    kept, tuned = earlier(path), earlier(folder / TUNED)
-    folder.mkdir(parents=True, exist_ok=True)
 
-    def save() -> None:
-        write(path, json.dumps(shortened(plain(kept)), allow_nan=False) + "\n")
-        write(folder / TUNED, json.dumps(shortened(plain(tuned)), allow_nan=False, indent=1) + "\n")
+    def measure(kept: dict[str, Any], save: Save, console: Console) -> str:
+        tuned = earlier(folder / TUNED)
 
-    name = study(cfg, kept, tuned, save, console)
-    save()
-    found = earlier(path)  # what is drawn and told is what was written
-    for figure, text in draw(name, found[name]).items():
-        write(folder / f"{figure}.svg", text)
-    write(readme, fill(readme.read_text(encoding="utf-8") if readme.exists() else None, found))
-    for row in claims(found[name]):
-        console.print(f"{row['what']}: {row['found']} (wanted: {row['wanted']})", soft_wrap=True)
-    console.print(f"{time.perf_counter() - started:.0f} s; {readme.resolve()}", soft_wrap=True)
-    return readme
+        def save_both() -> None:
+            save()
+            write(folder / TUNED, json.dumps(significant(plain(tuned)), allow_nan=False, indent=1) + "\n")
+
+        name = study(cfg, kept, tuned, save_both, console)
+        save_both()
+        return name
+
+    return run_study(folder, measure, draw=draw, fill=fill, told=told, shorten=significant)
 
 
 @hydra.main(config_path="pkg://offramp.conf", config_name="joint_policy", version_base="1.3")

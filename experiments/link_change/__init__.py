@@ -1,8 +1,7 @@
 """`offramp link_change`: every policy and every fixed choice on 24 recorded mobile links."""
 
-import json
-import time
 from pathlib import Path
+from typing import Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -10,15 +9,13 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
 from offramp.environments.link_traces import embedded_traces
-from offramp.experiments.compare import plain
-from offramp.experiments.earlier import earlier, shortened, write
 from offramp.experiments.link_change.cases import CASES, PLAYED
 from offramp.experiments.link_change.pictures import draw
 from offramp.experiments.link_change.study import study as added
 from offramp.experiments.link_change.tables import claims, fill
 from offramp.experiments.refusals import in_one_line
+from offramp.experiments.written import Save, run_study
 
-RESULT = "result.json"
 QUICK = {"seconds": 20.0, "segment_s": 4.0, "seeds": 2, "traces": 2}
 LEAST = {"seeds": 2, "traces": 1, "threads": 1}
 
@@ -47,35 +44,31 @@ def check(cfg: DictConfig) -> DictConfig:
     return cfg
 
 
+def named(name: str, found: Any) -> dict[str, str]:
+    """The figures by the names of their files."""
+    return {f"{figure}_{name}": text for figure, text in draw(name, found).items()}
+
+
+def told(found: Any) -> str:
+    """What the console says: on how many links the claim holds."""
+    return "\n".join(
+        f"{row['case']}: holds on {row['point']['holds']} of {row['point']['of']} links (largest ratio "
+        f"{row['point']['worst']:.3f}), at equal accuracy on {row['equal']['holds']} ({row['equal']['worst']:.3f})"
+        for row in claims(found)
+    )
+
+
 def run(cfg: DictConfig, folder: Path) -> Path:
     """Play, and write result.json, figures and README.md; what other caches left there stays.
 
     The record is written after each link, so that a run that was broken off goes on where it was.
     """
     cfg = check(cfg)
-    console, started = Console(), time.perf_counter()
-    path, readme = folder / RESULT, folder / "README.md"
-    kept = earlier(path)
-    folder.mkdir(parents=True, exist_ok=True)
 
-    def save() -> None:
-        write(path, json.dumps(shortened(plain(kept)), allow_nan=False, separators=(",", ":")) + "\n")
+    def measure(kept: dict[str, Any], save: Save, console: Console) -> str:
+        return added(cfg, kept, save, console)
 
-    name = added(cfg, kept, save, console)
-    save()
-    found = earlier(path)  # what is drawn and told is what was written
-    for figure, text in draw(name, found[name]).items():
-        write(folder / f"{figure}_{name}.svg", text)
-    write(readme, fill(readme.read_text(encoding="utf-8") if readme.exists() else None, found))
-    for row in claims(found[name]):
-        point, equal = row["point"], row["equal"]
-        console.print(
-            f"{row['case']}: holds on {point['holds']} of {point['of']} links (largest ratio {point['worst']:.3f}), "
-            f"at equal accuracy on {equal['holds']} ({equal['worst']:.3f})",
-            soft_wrap=True,
-        )
-    console.print(f"{time.perf_counter() - started:.0f} s; {readme.resolve()}", soft_wrap=True)
-    return readme
+    return run_study(folder, measure, draw=named, fill=fill, told=told)
 
 
 @hydra.main(config_path="pkg://offramp.conf", config_name="link_change", version_base="1.3")

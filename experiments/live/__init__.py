@@ -1,8 +1,7 @@
 """`offramp live`: an hour of requests over a driving link, live and simulated side by side; and the cloud is killed."""
 
-import json
-import time
 from pathlib import Path
+from typing import Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -10,15 +9,13 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
 from offramp.environments.link_traces import embedded_traces
-from offramp.experiments.compare import plain
-from offramp.experiments.earlier import earlier, shortened, write
 from offramp.experiments.live.pictures import draw
 from offramp.experiments.live.scene import TITLES
 from offramp.experiments.live.study import study
 from offramp.experiments.live.tables import fill, verdicts
 from offramp.experiments.refusals import in_one_line
+from offramp.experiments.written import Save, run_study
 
-RESULT = "result.json"
 QUICK = {
     "policies": ["split"],
     "requests": 60,
@@ -60,29 +57,22 @@ def check(cfg: DictConfig) -> DictConfig:
     return cfg
 
 
+def named(name: str, found: Any) -> dict[str, str]:
+    """The figures by the names of their files."""
+    return {f"{figure}_{name}": text for figure, text in draw(name, found).items()}
+
+
 def run(cfg: DictConfig, folder: Path) -> Path:
     """Play, and write result.json, figures and README.md; what other caches left there stays.
 
     The record is written after each run, so that a study that was broken off goes on where it was.
     """
     cfg = check(cfg)
-    console, started = Console(), time.perf_counter()
-    path, readme = folder / RESULT, folder / "README.md"
-    kept = earlier(path)
-    folder.mkdir(parents=True, exist_ok=True)
 
-    def save() -> None:
-        write(path, json.dumps(shortened(plain(kept)), allow_nan=False, separators=(",", ":")) + "\n")
+    def measure(kept: dict[str, Any], save: Save, console: Console) -> str:
+        return study(cfg, kept, save, console)
 
-    name = study(cfg, kept, save, console)
-    save()
-    found = earlier(path)  # what is drawn and told is what was written
-    for figure, text in draw(name, found[name]).items():
-        write(folder / f"{figure}_{name}.svg", text)
-    write(readme, fill(readme.read_text(encoding="utf-8") if readme.exists() else None, found))
-    console.print(verdicts(found[name]), soft_wrap=True, markup=False)
-    console.print(f"{time.perf_counter() - started:.0f} s; {readme.resolve()}", soft_wrap=True)
-    return readme
+    return run_study(folder, measure, draw=named, fill=fill, told=verdicts)
 
 
 @hydra.main(config_path="pkg://offramp.conf", config_name="live", version_base="1.3")

@@ -143,7 +143,7 @@ def through_the_server(
                 began = time.perf_counter()
                 payload = image.payload(codec)
                 coding[turn, v] = 1e3 * (time.perf_counter() - began)
-                asked = Request(number=0, split=split, network=stamp(half.network), payload=payload, expert=0)
+                asked = Request(number=0, split=split, network=stamp(half.identity), payload=payload, expert=0)
                 body = asked.pack()
                 data = client.head(len(body)) + body
 

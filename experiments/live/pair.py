@@ -19,7 +19,7 @@ from offramp.bandits import Policy
 from offramp.bandits.engine import Engine
 from offramp.bandits.rows import FloatArray
 from offramp.environments.links import LinkArrays
-from offramp.environments.live import WHY, Edge, LiveRun, variants_of
+from offramp.environments.live import WHY, Edge, LiveRun
 from offramp.environments.timed import TimedWorld
 from offramp.environments.timed.tables import Facts, Rounds
 from offramp.experiments.live.sums import KEPT
@@ -135,7 +135,7 @@ class Stage:
         edge = Edge(
             half=self.half,
             facts=self.facts,
-            variants=variants_of(self.world),
+            variants=self.world.variants,
             link=self.link,
             estimate=self.world.estimate.initial(),
             cloud=url,

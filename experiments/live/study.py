@@ -16,7 +16,6 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from offramp.bandits import Fixed
 from offramp.environments import ConfidenceCache
-from offramp.environments.live import variants_of
 from offramp.environments.payloads import PayloadTable
 from offramp.environments.timed import TimedWorld, rollout_timed
 from offramp.environments.timed.play import BEYOND
@@ -115,7 +114,7 @@ def timed(cfg: DictConfig, ready: Ready, half: EdgeNetwork, url: str) -> Found:
     cold = rested(ready.network, rest_ms=cfg.every_ms, repeats=max(2, cfg.repeats // 3))
     warm = measure(ready.network, repeats=cfg.repeats)
     profile = mean_profile(own, "this machine, after a rest, by the edge's program")
-    variants = variants_of(staged(cfg, ready, profile).world())
+    variants = staged(cfg, ready, profile).world().variants
     coding, away = through_the_server(
         half, url, variants, ready.images.images, rest_ms=cfg.every_ms, repeats=max(1, cfg.repeats // 20)
     )
@@ -153,7 +152,7 @@ def stage_of(cfg: DictConfig, here: Scene, half: EdgeNetwork, times: Found, roun
     return Stage(
         half=half,
         world=world,
-        facts=calibrated(facts, variants_of(world), times["coding_ms"], times["away_ms"], cfg.slower),
+        facts=calibrated(facts, world.variants, times["coding_ms"], times["away_ms"], cfg.slower),
         link=world.link.arrays(duration_ms=float(rounds.arrival[-1]) + BEYOND, seed=cfg.seed),
         images=images,
         deadline_ms=cfg.deadline_ms,

@@ -18,7 +18,7 @@ from offramp.environments.devices import DeviceProfile
 from offramp.environments.links import preset
 from offramp.environments.payloads import PayloadTable
 from offramp.experiments.compare import plain
-from offramp.experiments.earlier import earlier, open_cache, title, write
+from offramp.experiments.earlier import earlier, open_cache, significant, title, write
 from offramp.experiments.payload import diagram, pictures, tables, wire
 from offramp.experiments.payload.diagram import Exchange, Grid, Pair
 from offramp.experiments.payload.online import CHANGING, Place, online_row, streams
@@ -234,7 +234,7 @@ def run(cfg: DictConfig, folder: str | Path) -> Path:
         }
 
         def save() -> None:
-            write(path, json.dumps(shortened(plain(kept)), allow_nan=False) + "\n")
+            write(path, json.dumps(significant(plain(kept)), allow_nan=False) + "\n")
 
         play(cfg, place, pairs, kept[name], save, done)
         save()
@@ -246,14 +246,3 @@ def run(cfg: DictConfig, folder: str | Path) -> Path:
     console.print(tables.blocks_of(kept[name])["verdict"], soft_wrap=True)
     console.print(f"{time.perf_counter() - started:.0f} s; {path.resolve()}", soft_wrap=True)
     return path
-
-
-def shortened(value: Any) -> Any:
-    """The same with six significant digits; what is no number is left out as null."""
-    if isinstance(value, dict):
-        return {k: shortened(v) for k, v in value.items()}
-    if isinstance(value, list):
-        return [shortened(v) for v in value]
-    if isinstance(value, float):
-        return float(f"{value:.6g}") if np.isfinite(value) else None
-    return value

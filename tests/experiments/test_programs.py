@@ -15,6 +15,7 @@ from hydra.utils import instantiate
 
 from offramp.experiments import compare, results
 from offramp.experiments.cli import COMMANDS
+from offramp.experiments.sweeps import dataset
 
 CONF = Path(__file__).parents[2] / "conf"
 
@@ -22,6 +23,11 @@ CONF = Path(__file__).parents[2] / "conf"
 def offramp(*arguments, cwd):
     command = [sys.executable, "-m", "offramp.experiments.cli", *arguments]
     return subprocess.run(command, cwd=cwd, capture_output=True, text=True)
+
+
+def offramp_report(folder):
+    command = [sys.executable, "-m", "offramp.experiments.report", str(folder)]
+    return subprocess.run(command, capture_output=True, text=True)
 
 
 def config(name, *overrides):
@@ -90,13 +96,15 @@ def test_report_is_one_page_that_holds_everything(run_folder):
 def test_a_sweep_as_typed_in_the_readme(tmp_path):
     done = offramp(
         "compare", "-m", "policy=splitee,ucb1", "stream=abrupt,recurring", "seed=range(2)", "horizon=200",
-        "hydra.sweep.dir=sweep", cwd=tmp_path,
+        "sweep=sweep", cwd=tmp_path,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
-    runs = sorted(tmp_path.glob("sweep/*/summary.json"))
-    assert len(runs) == 8
-    first = json.loads(runs[0].read_text())
-    assert list(first["worlds"]["default"]) == ["splitee"]
+    assert len(list(tmp_path.glob("sweep/runs/*.parquet"))) == 8
+    frame = dataset.read(tmp_path / "sweep")
+    assert frame.groupby(["policy", "stream"]).seed.apply(sorted).tolist() == [[0, 1]] * 4
+    done = offramp_report(tmp_path / "sweep")
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "sweep" / "report.html").read_text(encoding="utf-8").count("n = 2 seeds") > 4
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,92 @@
+"""Names a run by what its result depends on: its configuration, the text of this package, and its cache."""
+
+import hashlib
+import json
+import math
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+import offramp.bandits
+import offramp.environments
+from offramp.environments.cache import HERE
+from offramp.experiments.earlier import open_cache
+from offramp.experiments.playing import choice, several
+
+EXPERIMENTS = Path(__file__).parents[1]
+SOURCES = (
+    *(Path(package.__file__).parent for package in (offramp.bandits, offramp.environments) if package.__file__),
+    *(EXPERIMENTS / name for name in ("playing.py", "results.py", "closer.py", "sweeps/dataset.py")),
+)
+WITHOUT = ("folder", "sweep", "threads", "objective", "allow_failures")  # what changes no result
+
+
+@lru_cache(maxsize=1)
+def source_digest() -> str:
+    """Digest of all Python text that a result depends on."""
+    digest = hashlib.sha256()
+    for root in SOURCES:
+        for path in sorted(root.rglob("*.py")) if root.is_dir() else [root]:
+            digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
+    return digest.hexdigest()[:12]
+
+
+@lru_cache(maxsize=16)
+def cache_digest(name: str) -> str:
+    """Digest of the file of a cache.
+
+    Raises
+    ------
+    ValueError, OSError
+        There is no such cache.
+
+    """
+    path = Path(name) if name.endswith(".safetensors") else HERE / f"{name}.safetensors"
+    if not path.is_file():
+        open_cache(name)  # says what there is
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:12]
+
+
+def plain(value: Any) -> Any:
+    """The same as JSON knows it: infinities as text, nan as null."""
+    if isinstance(value, dict):
+        return {str(k): plain(v) for k, v in value.items()}
+    if isinstance(value, list):
+        return [plain(v) for v in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None if math.isnan(value) else str(value)
+    return value
+
+
+def resolved(cfg: DictConfig) -> dict[str, Any]:
+    """The configuration as plain data, without what changes no result."""
+    found = OmegaConf.to_container(cfg, resolve=True)
+    assert isinstance(found, dict)
+    return {str(k): plain(v) for k, v in found.items() if k not in WITHOUT}
+
+
+def names(cfg: DictConfig) -> dict[str, list[str]]:
+    """What the policies, the worlds and the stream of a configuration are called."""
+    policies = several(cfg.policy, "_target_", choice("policy"))
+    worlds = several(cfg.world, "prices", choice("world"))
+    return {"policy": list(policies), "world": list(worlds), "stream": [choice("stream")]}
+
+
+def key(cfg: DictConfig) -> str:
+    """Name of a run's part of the data set.
+
+    Raises
+    ------
+    ValueError, OSError
+        There is no such cache.
+
+    """
+    parts = [
+        json.dumps({**resolved(cfg), "names": names(cfg)}, sort_keys=True),
+        source_digest(),
+        cache_digest(cfg.cache),
+    ]
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:20]
