@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test check-long fuzz bench lint clean
+.PHONY: demo test check-long fuzz bench studies lint clean
 
 demo: .venv/experiments            ## play the main job on the embedded cache: table and report
 	$(BIN)/offramp compare world=demo folder=runs/demo
@@ -19,6 +19,15 @@ fuzz: .venv/dev                    ## 100,000 forged tokens, impossible observat
 
 bench: .venv/dev                   ## ratios against C, river and the plain backbone, measured in one run
 	$(BIN)/python benchmarks/run.py --out runs/bench.json
+
+studies: .venv/experiments         ## every study from the caches that ship; ANEW=1 plays again what is there already
+	@test -z "$(ANEW)" || rm -f $(foreach s,joint_policy link_change deadline payload,experiments/$(s)/result.json)
+	@for s in expert_branches calibration headline; do for c in mobilenet_v2_cifar10 alexnet_cifar10; do \
+	  $(BIN)/offramp $$s cache=$$c folder=experiments/$$s || exit 1; done; done
+	$(BIN)/offramp joint_policy folder=experiments/joint_policy
+	$(BIN)/offramp joint_policy folder=experiments/joint_policy cache=alexnet_cifar10 settings=mobilenet_v2_cifar10
+	@for s in link_change deadline payload papers; do $(BIN)/offramp $$s folder=experiments/$$s || exit 1; done
+	$(BIN)/offramp compare world=demo folder=runs/demo
 
 lint: .venv/dev                    ## ruff and mypy
 	$(BIN)/ruff check .

@@ -5,6 +5,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -71,6 +72,21 @@ def start(quick: bool) -> Iterator[Row]:
     firsts = [python(FIRST.format(start=time.time()))[0] for _ in range(STARTS)]
     yield of("import offramp.bandits", imports, "s", target=0.5)
     yield of("process start to the first decision", firsts, "s", target=1.5)
+
+
+def wheel(quick: bool) -> Iterator[Row]:
+    """Size of the wheel, with the embedded networks and caches, and of the code alone that a small device needs."""
+    here = Path(__file__).parents[1]
+    with tempfile.TemporaryDirectory() as folder:
+        command = [sys.executable, "-m", "build", "--wheel", "--outdir", folder, str(here)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode != 0:
+            raise RuntimeError(f"the wheel was not built: {done.stdout.strip().splitlines()[-1]}")
+        built = next(Path(folder).glob("*.whl"))
+        with zipfile.ZipFile(built) as inside:
+            core = sum(f.compress_size for f in inside.infolist() if f.filename.startswith("offramp/bandits/"))
+        yield of("size of the wheel", [built.stat().st_size / 1e6], "MB", note="networks and caches included")
+        yield of("· of it offramp.bandits, the engine and the policies", [core / 1e6], "MB")
 
 
 def compare(quick: bool) -> Iterator[Row]:

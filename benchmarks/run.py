@@ -19,8 +19,8 @@ import loops
 import network
 import programs
 import service
-import sweep
 import steps
+import sweep
 import timed
 from rich.console import Console
 from rich.table import Table
@@ -41,6 +41,7 @@ JOBS: dict[str, Callable[[bool], Iterator[Row]]] = {
     "threads": loops.threads,
     "memory": programs.memory,
     "start": programs.start,
+    "wheel": programs.wheel,
     "compare": programs.compare,
     "exits": network.exits,
     "experts": network.experts,

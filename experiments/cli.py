@@ -20,6 +20,8 @@ COMMANDS = {
     "corruptions": "show a test image under every corruption at every severity",
     "calibration": "study: can an exit be believed, and what does that change for offloading",
     "expert_branches": "study: experts for distorted images against pristine exits, at equal cost",
+    "headline": "study: the joint policy with experts against the final exit and the two trivial policies",
+    "papers": "what the papers claim, measured again, one page for each claim",
     "joint_policy": "study: every policy, tuned alike, and the joint policy in a fixed suite of worlds",
     "deadline": "study: missed deadlines against calibration and policy, in a world in time",
     "link_change": "study: every policy and every fixed choice on 24 recorded mobile links",

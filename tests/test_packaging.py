@@ -63,6 +63,38 @@ def test_wheel_installs_beside_another_models_package(built, tmp_path):
     assert run(python, "-c", "import models; print(models.MINE)", cwd=tmp_path).strip() == "theirs"
 
 
+ENGINE = """
+import importlib.util, math, sys
+from offramp.bandits import Arms, ChainUCB, EpsilonGreedy, Engine, Observation, Quote
+for policy in (ChainUCB(), EpsilonGreedy()):
+    engine = Engine(policy, arms=Arms.grid(exits=3), seed=0)
+    quote = Quote(edge_cost=[0, .05, .1, .3], offload_cost=[.4, .3, .2, 0], mu=1)
+    for t in range(300):
+        decision = engine.decide(quote)
+        truth = [.5 + .4 * math.sin(t + j) ** 2 for j in range(3)]
+        at = next((j + 1 for j in range(decision.cut) if truth[j] >= decision.thresholds[j]), 0)
+        shown = truth[: at or decision.cut] + [math.nan] * (3 - (at or decision.cut))
+        seen = shown if at else shown[:2] + truth[2:]
+        engine.update(decision, Observation(confidence=seen, answered_at=at or 3, offloaded=at == 0))
+    print(engine.state().tobytes().hex())
+print([name for name in ("numba", "llvmlite", "safetensors", "scipy") if importlib.util.find_spec(name)])
+"""
+
+
+def test_a_small_device_needs_numpy_alone(built, tmp_path):
+    """Without Numba, and without anything but NumPy, the engine decides and learns the same, bit for bit."""
+    python = tmp_path / "env" / "bin" / "python"
+    run(sys.executable, "-m", "venv", tmp_path / "env")
+    pip = (python, "-m", "pip", "install", "-q", "--disable-pip-version-check")
+    run(*pip, "--no-deps", built[0])
+    run(*pip, "numpy")
+    *small, modules = run(python, "-c", ENGINE, cwd=tmp_path).splitlines()
+    assert modules == "[]"
+    *here, modules = run(sys.executable, "-c", ENGINE, cwd=tmp_path).splitlines()
+    assert "numba" in modules
+    assert small == here
+
+
 def test_distributions_hold_what_they_need(built):
     wheel = set(zipfile.ZipFile(built[0]).namelist())
     inside = {n for n in wheel if ".dist-info" not in n}
