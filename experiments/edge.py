@@ -23,15 +23,15 @@ from rich.table import Table
 from offramp.bandits import Arms, Engine
 from offramp.bandits.durable import DurableEngine
 from offramp.bandits.policy import Policy
-from offramp.bandits.restarting import Restarting, alarms
 from offramp.environments import ConfidenceCache, Physical, TimedWorld, World
-from offramp.environments.live import WHY, Breaker, Edge, LiveRun, variants_of, warm_up
+from offramp.environments.live import WHY, Breaker, Edge, LiveRun, warm_up
 from offramp.environments.live.client import Client
 from offramp.environments.stream import Stream
 from offramp.environments.timed.journal import FIELDS
-from offramp.environments.timed.tables import Rounds
+from offramp.environments.timed.tables import Facts, Rounds
 from offramp.experiments.deadline.places import device_of, payloads_of
 from offramp.experiments.earlier import open_cache, write
+from offramp.experiments.edge_alarms import Listened
 from offramp.experiments.edge_check import Difference, differences
 from offramp.experiments.edge_view import View, Window
 from offramp.experiments.halves import KEY, loaded, router_of
@@ -98,6 +98,35 @@ def world_of(cfg: DictConfig, cache: ConfidenceCache, test: ConfidenceCache) -> 
     )
 
 
+def routed(facts: Facts, world: TimedWorld) -> Facts:
+    """The facts of an edge that routes each image before it decides, so that inputs it sends as they are are routed.
+
+    In a simulated world whoever computes on an input routes it; here the question names the expert.
+    """
+    if not world.world.profile.router_macs:
+        return facts
+    edge, cloud, prices = facts.edge.copy(), facts.cloud.copy(), world.prices
+    edge[:, 0] += prices.edge.router_ms, (prices.edge.power_w or 0.0) * prices.edge.router_ms
+    cloud[0] -= prices.cloud.router_ms
+    return facts._replace(edge=edge, cloud=cloud)
+
+
+def same(cache: ConfidenceCache, half: EdgeNetwork) -> None:
+    """Refuse a cache of other weights than those that run here.
+
+    Raises
+    ------
+    ValueError
+        One of the hashes that both know differs.
+
+    """
+    for part, found in half.hashes.items():
+        known = cache.hashes.get(part, found)
+        if known != found:
+            what = "network" if part == "model" else part
+            raise ValueError(f"the cache is of {what} {known[:16]}, allowed is {found[:16]}")
+
+
 class Ahead:
     """Makes images in a thread of its own, a few before they are asked for in turn."""
 
@@ -153,7 +182,8 @@ def save(folder: Path, run: LiveRun, more: dict[str, Any]) -> None:
     """Write journal.parquet and summary.json, each whole or not at all."""
     table = pd.DataFrame(run.journal.pages, columns=list(FIELDS))
     table["why"] = [WHY[k] for k in run.why]
-    table["start_ms"], table["served_ms"], table["prediction"] = run.start_ms, run.served_ms, run.prediction
+    table["start_ms"], table["served_ms"] = run.start_ms, run.served_ms
+    table["prediction"], table["expert"] = run.prediction, run.expert
     partial = folder / "journal.parquet.partial"
     table.to_parquet(partial, index=False)
     partial.replace(folder / "journal.parquet")
@@ -184,12 +214,11 @@ def run(cfg: DictConfig) -> Path:
         experts=found.experts,
         router=router_of(cfg),
     )
-    if cache.hashes.get("model", half.network) != half.network:
-        raise ValueError(f"the cache is of network {cache.hashes['model'][:16]}, allowed is {half.network[:16]}")
+    same(cache, half)
     test, images = within(cache, instantiate(cfg.data)["test"])
     world, stream, policy = world_of(cfg, cache, test), instantiate(cfg.stream), instantiate(cfg.policy)
-    facts, rounds = world.facts(stream.conditions), world.rounds(stream, horizon=cfg.horizon, seed=cfg.seed)
-    variants, key = variants_of(world), os.environ.get(KEY) or None
+    facts, variants = routed(world.facts(stream.conditions), world), world.variants
+    rounds, key = world.rounds(stream, horizon=cfg.horizon, seed=cfg.seed), os.environ.get(KEY) or None
     edge = Edge(
         half=half,
         facts=facts,
@@ -219,19 +248,26 @@ def run(cfg: DictConfig) -> Path:
     before = signal.signal(signal.SIGINT, lambda *_: stop.set())
     try:
         with engine_of(cfg, policy, world.world.arms, facts.context.shape[2]) as engine:
-            rang = (lambda: alarms(engine.state())) if isinstance(policy, Restarting) else None
+            heard = Listened(engine, policy)
             window = Window(
                 facts.label[rounds.sample].tolist(),
                 [stream.conditions[k] for k in rounds.condition],
                 variants,
-                rang,
+                cache.experts if cfg.exits == "experts" else (),
+                (lambda: heard.alarms) if heard.known else None,
             )
             with View(window, console, still=not cfg.view):
-                played = edge.play(engine, rounds, ahead, deliver=window, stop=stop)
+                played = edge.play(heard, rounds, ahead, deliver=window, stop=stop)
     finally:
         signal.signal(signal.SIGINT, before)
         ahead.close()
-    more = {"policy": repr(policy), "network": half.network, "verified": [asdict(row) for row in table]}
+    more = {
+        "policy": repr(policy),
+        "network": half.network,
+        "identity": half.identity,
+        "alarms": heard.alarms if heard.known else None,
+        "verified": [asdict(row) for row in table],
+    }
     save(folder, played, more)
     console.print(f"{len(played.why)} requests, {folder / 'summary.json'}", soft_wrap=True)
     return folder / "summary.json"

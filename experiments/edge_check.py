@@ -86,7 +86,9 @@ def differences(
 
 def _answer(half: EdgeNetwork, client: Client, run: EdgePass, split: int, codec: str) -> tuple[int, Reply]:
     payload = run.payload(codec)
-    asked = Request(number=0, split=split, network=stamp(half.network), payload=payload, expert=run.expert, logits=True)
+    asked = Request(
+        number=0, split=split, network=stamp(half.identity), payload=payload, expert=run.expert, logits=True
+    )
     body = asked.pack()
 
     def send(write: Callable[[bytes], None]) -> bool:

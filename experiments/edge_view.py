@@ -28,8 +28,10 @@ class Window:
         Name of each request's condition.
     codecs
         (split, codec) of each variant.
+    experts
+        Names of those that a router picks from; () = there is none.
     alarms
-        How often the policy's detector rang, where it has one.
+        How often the policy's detectors rang, where it has some; None = unknown.
 
     """
 
@@ -38,9 +40,11 @@ class Window:
         labels: Sequence[int],
         conditions: Sequence[str],
         codecs: Sequence[tuple[int, str]],
+        experts: Sequence[str],
         alarms: Callable[[], int] | None,
     ) -> None:
-        self._labels, self._conditions, self._codecs, self._alarms = labels, conditions, codecs, alarms
+        self._labels, self._conditions, self._codecs = labels, conditions, codecs
+        self._experts, self._alarms = experts, alarms
         self._last: deque[Answer] = deque(maxlen=WINDOW)
         self._why: Counter[str] = Counter()
         self._lock = threading.Lock()
@@ -74,6 +78,9 @@ class Window:
             "accuracy": f"{100.0 * np.mean(right):.1f} % of {len(known)}" if known else "no labels",
             "stood in for the cloud": ", ".join(f"{why[w]} {w}" for w in WHY[3:] if w in why) or "0",
         }
+        if self._experts:
+            usual = Counter(a.expert for a in served).most_common(1)[0][0]
+            rows["expert"] = f"{self._experts[now.expert]} (usual {self._experts[usual]})"
         if WHY[0] in why:
             rows["dropped"] = str(why[WHY[0]])
         if self._alarms is not None:

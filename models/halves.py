@@ -1,5 +1,6 @@
 """Cuts a network with exits into the two halves that run it for real: NumPy arrays and bytes go in and come out."""
 
+import hashlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -22,7 +23,11 @@ Image = npt.NDArray[np.uint8]
 
 
 class _Half:
-    """What both sides know of the network: its exits, whose heads answer, and how sure they are said to be."""
+    """What both sides know of the network: its exits, whose heads answer, and how sure they are said to be.
+
+    `hashes` are the SHA-256 of its parts, by the names that a cache has for them, and `network` is that of the weights;
+    `identity` is one of all that answers depend on: weights, the experts' exits and temperatures.
+    """
 
     def __init__(
         self,
@@ -40,7 +45,8 @@ class _Half:
             experts.eval()
             self._heads = [experts[family] for family in FAMILIES]
         self.exits = network.n_exits
-        self.network = model_hash(network)
+        self.hashes = {"model": model_hash(network)} | ({} if experts is None else {"experts": model_hash(experts)})
+        self.network = self.hashes["model"]
         given = np.ones((1, self.exits)) if temperatures is None else np.asarray(temperatures, dtype=np.float64)
         if given.ndim > 2 or given.shape[-1:] != (self.exits,) or not ((given > 0.0) & (given < np.inf)).all():
             raise ValueError(
@@ -48,6 +54,10 @@ class _Half:
                 f"of {len(self._heads)} experts"
             )
         self._temperatures = np.broadcast_to(given, (len(self._heads), self.exits))
+        self.identity = self.network
+        if experts is not None or (given != 1.0).any():
+            said = "".join(self.hashes.values()).encode() + self._temperatures.astype("<f8").tobytes()
+            self.identity = hashlib.sha256(said).hexdigest()
         channels, height, width = network.input_shape
         self._image = (height, width, channels)
         with torch.inference_mode():
@@ -156,6 +166,8 @@ class EdgeNetwork(_Half):
         if (experts is None) != (router is None):
             raise ValueError("experts and router are given one without the other, allowed are both or neither")
         self.router = router
+        if router is not None:
+            self.hashes["router"] = model_hash(router)
 
     def start(self, image: Image) -> EdgePass:
         """Begin with an image (height, width, 3) uint8.

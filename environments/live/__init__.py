@@ -5,7 +5,6 @@ from offramp.environments.live.cloud import CloudApp
 from offramp.environments.live.edge import Edge
 from offramp.environments.live.request import WHY, Answer
 from offramp.environments.live.results import LiveRun
-from offramp.environments.live.variants import variants_of
 from offramp.environments.live.warm import warm_up
 
-__all__ = ["WHY", "Answer", "Breaker", "CloudApp", "Edge", "LiveRun", "variants_of", "warm_up"]
+__all__ = ["WHY", "Answer", "Breaker", "CloudApp", "Edge", "LiveRun", "warm_up"]

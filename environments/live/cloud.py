@@ -18,11 +18,15 @@ Send = Callable[[dict[str, Any]], Awaitable[None]]
 
 
 class TailHalf(Protocol):
-    """The cloud's half of a network of L exits and K classes; `offramp.models.halves.CloudNetwork` is one."""
+    """The cloud's half of a network of L exits and K classes; `offramp.models.halves.CloudNetwork` is one.
+
+    `network` is the SHA-256 of the weights, `identity` one of all that its answers depend on.
+    """
 
     exits: int
     classes: int
     network: str
+    identity: str
 
     @property
     def largest(self) -> int:
@@ -66,7 +70,8 @@ class CloudApp:
     Notes
     -----
     401 without the key, 404, 405, 408 and 413 as usual; 400 for what is no question, or a damaged one; 409 for one to
-    another network; 422 for a payload that cannot be decoded or does not belong there.  The body says why, in one line.
+    another network, other exits or temperatures; 422 for a payload that cannot be decoded or does not belong there.
+    The body says why, in one line.
 
     """
 
@@ -81,7 +86,7 @@ class CloudApp:
             raise ValueError("key is empty, allowed is a text, or None: nothing is asked for")
         self._half = half
         self._key = None if key is None else key.encode()
-        self._stamp = stamp(half.network)
+        self._stamp = stamp(half.identity)
         self._waiting = waiting
         self._patience = patience_s
         self._open = 0
@@ -132,7 +137,7 @@ class CloudApp:
         try:
             raw = await asyncio.wait_for(self._body(headers, receive), self._patience)
             asked = Request.read(raw)
-            self._demand(asked.network == self._stamp, 409, "the network is another one")
+            self._demand(asked.network == self._stamp, 409, "network, exits or calibration are others")
             return await asyncio.get_running_loop().run_in_executor(self._pool, self._answered, asked)
         except TimeoutError:
             raise _RefusedError(408, f"the question was not there within {self._patience:g} s") from None

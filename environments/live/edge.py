@@ -15,18 +15,18 @@ from offramp.bandits.contract import Decision, Observation, Quote
 from offramp.bandits.policy import positive
 from offramp.bandits.rows import ARM, CUT, EXITS, P_ACTION, FloatArray, context_at, set_rule, thresholds_at
 from offramp.environments.link_estimate import push
-from offramp.environments.link_kernels import LinkArrays, down, rate_at, round_trip_at
+from offramp.environments.link_kernels import LinkArrays, rate_at, round_trip_at
 from offramp.environments.live.breaker import Breaker
 from offramp.environments.live.client import Client
 from offramp.environments.live.clock import Clock
 from offramp.environments.live.lanes import Lanes, Transfer
-from offramp.environments.live.parts import Decides, EdgeHalf
+from offramp.environments.live.parts import Decides, EdgeHalf, Pass
 from offramp.environments.live.request import (
-    CLOSED,
     CLOUD,
     DOWN,
     LATE,
     LOCAL,
+    OPEN,
     ROOM,
     WHY,
     Answer,
@@ -63,7 +63,7 @@ class Edge:
     facts
         What the quote is made from, as `TimedWorld.facts` makes it.
     variants
-        (split, codec) of each variant in the facts, in their order; `variants_of` names them.
+        (split, codec) of each variant in the facts, in their order: `TimedWorld.variants`.
     link
         The uplink from the run's beginning on, laid out as for the simulator.
     estimate
@@ -121,7 +121,7 @@ class Edge:
             )
         self._half, self._variants = half, variants
         self._client = Client(cloud, key)
-        self._stamp = stamp(half.network)
+        self._stamp = stamp(half.identity)
         expected = facts.expected.copy()
         expected[BYTES] += REQUEST_BYTES + len(self._client.head(99_999))  # a real question has a head
         self._facts = facts._replace(expected=expected)
@@ -205,17 +205,18 @@ class Edge:
         self._clock.wait(arrival)
         if not admit(desk, arrival):
             self._pages[i, DROPPED] = 1.0
-            self._deliver(Answer(i, -1, math.nan, 0, WHY[ROOM], math.nan, math.nan, -1, -1, -1, math.nan, False))
+            self._deliver(Answer(i, -1, math.nan, 0, WHY[ROOM], math.nan, math.nan, -1, -1, -1, math.nan, False, -1))
             return
         image = self._half.start(pixels)
         start = self._clock.now()
         self._learn(engine)
-        context = image.context()
-        self._quote(start, start - arrival)
+        context, routed = self._routed(image)
+        refusal = self._quote(start, start - arrival)
         decision, decided = self._decided(engine, context)
         self._turn = self._clock.now()
         at = int(rounds.sample[i]), int(rounds.condition[i])
         live = Live(i, *at, arrival, start, decision, image)
+        live.edge_ms, live.refusal = routed, refusal or DOWN
         self._done[i] = live
         self._learns[i] = decided and rounds.lost[i] == 0
         self._carry_out(live)
@@ -240,12 +241,26 @@ class Edge:
             except BROKEN:
                 self._refused += 1
 
-    def _quote(self, start: float, waited: float) -> None:
+    def _routed(self, image: Pass) -> tuple[FloatArray, float]:
+        """What the router says, and the milliseconds that it took, stretched; none without a router."""
+        began, entered = time.perf_counter(), self._clock.now()
+        context = image.context()
+        if not len(context):
+            return context, 0.0
+        spent = self._slower * 1e3 * (time.perf_counter() - began)
+        if self._slower > 1.0:
+            self._clock.wait(entered + spent)
+        return context, spent
+
+    def _quote(self, start: float, waited: float) -> int:
+        """Prices into the row; why no offload is offered, 0 where one is."""
         desk, facts = self._desk, self._facts
         if start - desk.clock[HEARD] >= facts.probe_ms[0]:
             push(desk.estimate, rate_at(self._link, start), 1.0, round_trip_at(self._link, start))
             desk.clock[HEARD] = start
-        prices(facts, desk, self._lanes.closed(start), waited, self._lanes.uplink.backlog(start))
+        refusal = self._lanes.refusal(start)
+        prices(facts, desk, refusal != 0, waited, self._lanes.uplink.backlog(start))
+        return refusal
 
     def _decided(self, engine: Decides, context: FloatArray) -> tuple[Decision, bool]:
         row = self._desk.row
@@ -264,7 +279,7 @@ class Edge:
 
     def _carry_out(self, live: Live) -> None:
         cut, exits = int(live.row[CUT]), len(live.truth)
-        first, spent = thresholds_at(exits), 0.0
+        first, spent, routed = thresholds_at(exits), 0.0, live.edge_ms
         for j in range(cut):
             began = time.perf_counter()
             live.image.segment()
@@ -273,26 +288,28 @@ class Edge:
             spent += 1e3 * (time.perf_counter() - began)
             if not live.sure and live.truth[j] >= live.row[first + j]:
                 live.sure = j + 1
-                self._stretch(live, spent)
+                self._stretch(live, spent, routed)
                 self._serve(live, LOCAL)
                 if not live.decision.audit:
                     break
-        self._stretch(live, spent)
+        self._stretch(live, spent, routed)
         if live.sure and (not live.decision.audit or cut == exits):
             self._close(live, None)
         else:
             self._offload(live, cut)
 
-    def _stretch(self, live: Live, spent: float) -> None:
-        """Let the edge have taken `slower` times as long as this machine took to compute."""
+    def _stretch(self, live: Live, spent: float, routed: float) -> None:
+        """Let the edge have taken `slower` times as long as this machine took to compute, the router's time besides."""
         if self._slower > 1.0:
             self._clock.wait(self._turn + self._slower * spent)
-        live.edge_ms, live.computed = self._slower * spent, self._clock.now()
+        live.edge_ms, live.computed = routed + self._slower * spent, self._clock.now()
 
     def _offload(self, live: Live, cut: int) -> None:
         live.variant = int(self._desk.chosen[cut])
-        if live.variant < 0 or not self._lanes.circuit.admit():
-            return self._without(live, DOWN if down(self._link, live.start) else CLOSED)
+        if live.variant < 0:
+            return self._without(live, live.refusal)
+        if not self._lanes.circuit.admit():
+            return self._without(live, OPEN)
         began = time.perf_counter()
         payload = live.image.payload(self._variants[live.variant][1])
         live.coding_ms = self._slower * 1e3 * (time.perf_counter() - began)
@@ -301,7 +318,7 @@ class Edge:
         asked = Request(
             number=live.number, split=cut, network=self._stamp, payload=payload, expert=int(live.image.expert)
         )
-        spare = self._margin + (float(self._facts.edge[0, 1]) if cut == 0 else 0.0)
+        spare = self._margin + (float(self._facts.edge[0, 1] - self._facts.edge[0, 0]) if cut == 0 else 0.0)
         ready, latest = self._clock.now(), live.arrival + self._deadline - spare
         hopeless = ready >= latest and not live.sure
         if hopeless or not self._lanes.begin(live, asked, ready, latest):
@@ -353,6 +370,7 @@ class Edge:
             served_ms=np.array([math.nan if a is None else a.served_ms for a in answers]),
             prediction=np.array([-1 if a is None else a.prediction for a in answers], dtype=np.int64),
             why=np.array([ROOM if a is None else WHY.index(a.why) for a in answers], dtype=np.int64),
+            expert=np.array([-1 if a is None else a.expert for a in answers], dtype=np.int64),
             changes=list(self._lanes.circuit.changes),
             late=self._lanes.late,
             learnt=self._learnt,

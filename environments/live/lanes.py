@@ -7,10 +7,11 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 from offramp.environments.link_kernels import LinkArrays, down, round_trip_at
-from offramp.environments.live.breaker import OPEN, Breaker, Circuit
+from offramp.environments.live import breaker as circuits
+from offramp.environments.live.breaker import Breaker, Circuit
 from offramp.environments.live.client import Client, CloudError
 from offramp.environments.live.clock import Alarms, Clock
-from offramp.environments.live.request import CLOUD, FAILED, LATE, Live
+from offramp.environments.live.request import CLOUD, DOWN, FAILED, FULL, LATE, OPEN, Live
 from offramp.environments.live.shaper import Slot, Uplink
 from offramp.environments.live.wire import Reply, Request, WireError
 
@@ -73,9 +74,13 @@ class Lanes:
         self._looker = threading.Thread(target=self._look, name="offramp look", daemon=True)
         self._looker.start()
 
-    def closed(self, now: float) -> bool:
-        """Must no offload be offered now?"""
-        return down(self._link, now) or not self.circuit.allows() or self._in_flight >= self._most
+    def refusal(self, now: float) -> int:
+        """Why no offload may be offered now: DOWN, OPEN or FULL of `WHY`; 0 where one may."""
+        if down(self._link, now):
+            return DOWN
+        if not self.circuit.allows():
+            return OPEN
+        return FULL if self._in_flight >= self._most else 0
 
     def begin(self, live: Live, asked: Request, ready: float, latest: float) -> bool:
         """Send a question, which was admitted, as soon as the uplink lets it; False where the link is down.
@@ -157,7 +162,7 @@ class Lanes:
         """While the circuit is open, ask the cloud now and then whether it is well."""
         while not self._clock.ended.is_set():
             now = self._clock.now()
-            if self.circuit.state != OPEN or now < self.circuit.look_at or down(self._link, now):
+            if self.circuit.state != circuits.OPEN or now < self.circuit.look_at or down(self._link, now):
                 self._clock.ended.wait(POLL_S)
             else:
                 self.circuit.seen(self._client.alive(time.monotonic() + min(LOOK_S, self._patience / 1e3)))

@@ -28,11 +28,14 @@ class Pass(Protocol):
 
 
 class EdgeHalf(Protocol):
-    """The edge's half of a network of L exits and K classes; `offramp.models.halves.EdgeNetwork` is one."""
+    """The edge's half of a network of L exits and K classes; `offramp.models.halves.EdgeNetwork` is one.
+
+    `identity` is a SHA-256 of all that its answers depend on; the cloud's half must have the same.
+    """
 
     exits: int
     classes: int
-    network: str
+    identity: str
 
     def start(self, image: npt.NDArray[np.uint8]) -> Pass:
         """Begin with an image (height, width, channels) uint8."""

@@ -28,14 +28,17 @@ from offramp.environments.timed.journey import best_local
 from offramp.environments.timed.tables import Facts
 
 # Why a request was answered as it was: there was no room; an exit on the edge was sure enough; the cloud answered; or
-# the best exit on the edge had to stand in, because the link was down, the cloud was not asked (the circuit is open, or
-# too many questions are), its answer was not there in time, or it failed.
-WHY = ("dropped", "local", "cloud", "down", "closed", "deadline", "failed")
-ROOM, LOCAL, CLOUD, DOWN, CLOSED, LATE, FAILED = range(7)
+# the best exit on the edge had to stand in, because the link was down, the circuit to the cloud was open, as many
+# questions as may be were under way, the cloud's answer was not there in time, or it failed.
+WHY = ("dropped", "local", "cloud", "down", "open", "full", "deadline", "failed")
+ROOM, LOCAL, CLOUD, DOWN, OPEN, FULL, LATE, FAILED = range(8)
 
 
 class Answer(NamedTuple):
-    """The one answer to a request; `offloaded` = the cloud's, `exit` = whose it is, 1..L, 0 = none for want of room."""
+    """The one answer to a request; `offloaded` = the cloud's, `exit` = whose it is, 1..L, 0 = none for want of room.
+
+    `expert` is the one whose exits were asked, -1 = none.
+    """
 
     round: int
     prediction: int
@@ -49,6 +52,7 @@ class Answer(NamedTuple):
     variant: int
     threshold: float
     offloaded: bool
+    expert: int
 
 
 class Live:
@@ -82,6 +86,7 @@ class Live:
         self.bytes = self.sending_ms = 0.0
         self.offered = self.heard = False  # was anything put on the line, and did an answer come back?
         self.back = start
+        self.refusal = DOWN  # why no offload was offered, where none was
         self.sure = 0  # the exit on the edge that is sure enough, 0 = none
         self.computing = threading.Lock()  # of the first exit as a stand-in
         self._lock = threading.Lock()
@@ -118,6 +123,7 @@ class Live:
                 self.variant,
                 threshold,
                 why == CLOUD,
+                self.image.expert,
             )
             return self.answer
 

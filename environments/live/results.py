@@ -24,6 +24,8 @@ class LiveRun:
         Class that was served, (n,); -1 where it was dropped.
     why
         Index into `WHY`, (n,).
+    expert
+        Whose exits were asked, (n,), 0 without a router; -1 where it was dropped.
     changes
         (ms, state) of each change of the circuit breaker.
     late
@@ -41,6 +43,7 @@ class LiveRun:
     served_ms: FloatArray
     prediction: IntArray
     why: IntArray
+    expert: IntArray
     changes: list[tuple[float, str]] = field(default_factory=list)
     late: int = 0
     learnt: int = 0

@@ -24,7 +24,7 @@ class WireError(ValueError):
 
 
 def stamp(network: str) -> bytes:
-    """The first 8 bytes of the SHA-256 of a network's weights: both sides must run the same one."""
+    """The first 8 bytes of a SHA-256 that stands for a network and its calibration: both sides must run the same."""
     try:
         made = bytes.fromhex(network)[:8]
     except ValueError as error:
@@ -43,7 +43,7 @@ class Request:
     split, expert
         Where the edge stopped, and whose exits answer, 0..255.
     network
-        `stamp` of the weights.
+        `stamp` of the half's identity.
     every, logits
         Are all deeper exits asked, not the last alone?  Are their logits wanted as well?
     payload

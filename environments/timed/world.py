@@ -19,6 +19,7 @@ from offramp.environments.timed.tables import ENCODE_MS, Facts, Rounds
 from offramp.environments.world import World
 
 LOSSLESS = ("raw", "png", "float32")  # codecs that change no answer
+IMAGE, FEATURES = "raw", "float32"  # as they are, where a world has no table of payloads
 _Variants = tuple[FloatArray, npt.NDArray[Any], FloatArray, IntArray, FloatArray]
 
 
@@ -107,6 +108,27 @@ class TimedWorld:
         assert isinstance(self.world.prices, Physical)
         return self.world.prices
 
+    @property
+    def variants(self) -> tuple[tuple[int, str], ...]:
+        """(split, codec) of each variant, in the order of the facts.
+
+        Examples
+        --------
+        >>> from offramp.bandits import Arms
+        >>> from offramp.environments import Constant, ConfidenceCache, DeviceProfile, Physical, TimedWorld, World
+        >>> cache = ConfidenceCache.embedded("mobilenet_v2_imagenette")
+        >>> core = DeviceProfile.embedded("mobilenet_v2_imagenette")
+        >>> world = World(cache=cache, prices=Physical(edge=core, cloud=core), arms=Arms.grid(exits=7))
+        >>> TimedWorld(world=world, link=Constant(mbit_s=5.0)).variants[:2]
+        ((1, 'float32'), (2, 'float32'))
+
+        """
+        if self.payloads is None:
+            splits = range(0 if self.world.raw_input_allowed else 1, self.world.profile.exits)
+            return tuple((split, FEATURES if split else IMAGE) for split in splits)
+        table = self.payloads
+        return tuple((int(table.splits[v]), table.codecs[v]) for v in self._chosen(table))
+
     def facts(self, conditions: Sequence[str], *, oracle: bool = False) -> Facts:
         """The arrays of a stream that goes through these conditions."""
         plain = self.world.arrays(conditions, (1.0,), oracle=oracle)
@@ -153,12 +175,26 @@ class TimedWorld:
             lost=(chance < self.lost).astype(np.int64),
         )
 
+    def _chosen(self, table: PayloadTable) -> IntArray:
+        """Which variants of a table may be sent, sorted by split."""
+        odd = sorted(set(self.codecs or ()) - set(table.codecs))
+        if odd:
+            raise ValueError(f"codecs name {odd}, allowed in this table are {sorted(set(table.codecs))}")
+        chosen = np.array(
+            [
+                v
+                for v, (codec, split) in enumerate(zip(table.codecs, table.splits.tolist(), strict=True))
+                if (self.world.raw_input_allowed or split > 0) and (self.codecs is None or codec in self.codecs)
+            ],
+            dtype=np.int64,
+        )
+        return chosen[np.argsort(table.splits[chosen], kind="stable")]
+
     def _variants(self, conditions: Sequence[str], confidence: FloatArray, prediction: npt.NDArray[Any]) -> _Variants:
         """Behind each variant the last exit's confidence and class, and bytes; where splits start; what to expect."""
         profile, n = self.world.profile, len(self.world.cache.label)
-        raw_input = self.world.raw_input_allowed
         if self.payloads is None:
-            splits = np.arange(0 if raw_input else 1, profile.exits)
+            splits = np.array([split for split, _ in self.variants], dtype=np.int64)
             size = np.array(profile.payload_bytes, dtype=np.float64)[splits]
             expected = np.stack([size, *(np.zeros(len(splits)),) * 3])
             shape = (len(conditions), len(splits), n)
@@ -167,18 +203,7 @@ class TimedWorld:
             return sent, guess, np.broadcast_to(size[:, None], shape).copy(), _first(splits, profile.exits), expected
         table, here = self.payloads, _places(self.payloads, self.world.cache)
         table.select(here).check(self.world.cache)
-        chosen = np.array(
-            [
-                v
-                for v, (codec, split) in enumerate(zip(table.codecs, table.splits.tolist(), strict=True))
-                if (raw_input or split > 0) and (self.codecs is None or codec in self.codecs)
-            ],
-            dtype=np.int64,
-        )
-        odd = sorted(set(self.codecs or ()) - set(table.codecs))
-        if odd:
-            raise ValueError(f"codecs name {odd}, allowed in this table are {sorted(set(table.codecs))}")
-        chosen = chosen[np.argsort(table.splits[chosen], kind="stable")]
+        chosen = self._chosen(table)
         at = np.array([table.conditions.index(name) for name in conditions])
         known = table.split_of_data == SPLITS.index("validation")
         if not known.any():

@@ -13,7 +13,7 @@ import pytest
 
 from offramp.bandits import UCB1, ConformalFloor, Engine, FinalExit, Fixed, SendInput, SplitEE
 from offramp.environments import Constant, LinkTrace, Listed, Paced, Stationary, replay_timed
-from offramp.environments.live import WHY, Edge, variants_of, warm_up
+from offramp.environments.live import WHY, Edge, warm_up
 from offramp.environments.timed.tables import Rounds
 
 HERE = Path(__file__).parent
@@ -39,7 +39,7 @@ def prepared(world, cloud, horizon, **more):
     edge = Edge(
         half=toy.ToyEdge(),
         facts=facts,
-        variants=variants_of(world),
+        variants=world.variants,
         link=link,
         estimate=world.estimate.initial(),
         cloud=cloud,
@@ -50,7 +50,7 @@ def prepared(world, cloud, horizon, **more):
 
 def played(policy, world, cloud, horizon=40, engine=None, stop=None, deliver=None, **more):
     edge, rounds, image = prepared(world, cloud, horizon, **more)
-    warm_up(toy.ToyEdge(), toy.IMAGES[0], variants_of(world), policy, world.world.arms)
+    warm_up(toy.ToyEdge(), toy.IMAGES[0], world.variants, policy, world.world.arms)
     answers = []
 
     def deliver_all(answer):

@@ -16,7 +16,7 @@ import pytest
 
 from offramp.bandits import UCB1, Engine, Fixed, SendInput
 from offramp.environments import Constant, Paced, Stationary
-from offramp.environments.live import WHY, Breaker, Edge, variants_of, warm_up
+from offramp.environments.live import WHY, Breaker, Edge, warm_up
 from offramp.environments.live.wire import REQUEST_BYTES, Reply, Request
 
 HERE = Path(__file__).parent
@@ -83,7 +83,7 @@ def play(story, url, *, policy=None, link=None, horizon=MOST, every_ms=4.0, pati
     edge = Edge(
         half=toy.ToyEdge(),
         facts=world.facts(CLEAR.conditions),
-        variants=variants_of(world),
+        variants=world.variants,
         link=world.link.arrays(duration_ms=600_000.0, seed=1),
         estimate=world.estimate.initial(),
         cloud=url,
@@ -91,7 +91,7 @@ def play(story, url, *, policy=None, link=None, horizon=MOST, every_ms=4.0, pati
         breaker=Breaker(failures=3, retry_ms=50.0, longest_ms=200.0),
         **more,
     )
-    warm_up(toy.ToyEdge(), toy.IMAGES[0], variants_of(world), policy, world.world.arms)
+    warm_up(toy.ToyEdge(), toy.IMAGES[0], world.variants, policy, world.world.arms)
     engine = Engine(policy, arms=world.world.arms, seed=1)
     run = edge.play(engine, rounds, lambda i: toy.IMAGES[rounds.sample[i]], deliver=story, stop=story.stop)
     for thread in story.doing:
@@ -123,7 +123,7 @@ def test_a_cloud_killed_in_the_middle_of_a_stream_that_comes_back_later(policy):
     with running() as cloud:
         story = Story(
             (("cloud",), 20, cloud.kill),
-            (("failed", "closed", "local"), 40, cloud.start),
+            (("failed", "open", "local"), 40, cloud.start),
             CLOUD_ONCE_MORE,
         )
         run, _ = play(story, f"http://127.0.0.1:{cloud.port}", policy=policy)
@@ -140,7 +140,7 @@ def test_a_cloud_that_hangs_and_goes_on():
         process = cloud.process.pid
         story = Story(
             (("cloud",), 20, lambda: os.kill(process, signal.SIGSTOP)),
-            (("closed",), 20, lambda: os.kill(process, signal.SIGCONT)),  # the circuit is open by then
+            (("open",), 20, lambda: os.kill(process, signal.SIGCONT)),  # the circuit is open by then
             CLOUD_ONCE_MORE,
         )
         run, answers = play(story, f"http://127.0.0.1:{cloud.port}", deadline_ms=120.0, lanes=64, every_ms=20.0)
@@ -304,7 +304,8 @@ def test_all_lanes_busy_is_no_reason_to_wait():
     with running(slow_ms=300.0) as cloud:
         run, _ = play(Story(), f"http://127.0.0.1:{cloud.port}", horizon=20, lanes=2, patience_ms=20_000.0)
     assert run.because("cloud").any()
-    assert run.because("closed").sum() > 5
+    assert run.because("full").sum() > 5
+    assert not run.because("open").any()
     assert not run.changes
 
 

@@ -1,5 +1,6 @@
 """Messages between edge and cloud, and what the cloud's server does with all that is none: over real connections."""
 
+import asyncio
 import http.client
 import importlib.util
 import json
@@ -12,6 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from offramp.environments.live import CloudApp
 from offramp.environments.live.wire import HEALTH, REQUEST_BYTES, TAIL, Reply, Request, WireError, stamp
 
 HERE = Path(__file__).parent
@@ -19,7 +21,7 @@ spec = importlib.util.spec_from_file_location("live_toy", HERE / "live_toy.py")
 toy = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(toy)
 
-ASKED = Request(number=7, split=1, network=stamp(toy.ToyEdge.network), payload=b"12345", logits=True)
+ASKED = Request(number=7, split=1, network=stamp(toy.ToyEdge.identity), payload=b"12345", logits=True)
 
 
 def answered(**changed):
@@ -103,14 +105,14 @@ def asked(port, body=b"", *, method="POST", path=TAIL, key="secret", headers=Non
 
 
 def question(**changed):
-    fields = {"number": 3, "split": 1, "network": stamp(toy.ToyEdge.network), "payload": bytes(4 * toy.WIDTH)}
+    fields = {"number": 3, "split": 1, "network": stamp(toy.ToyEdge.identity), "payload": bytes(4 * toy.WIDTH)}
     return Request(**(fields | changed))
 
 
 def test_the_server_says_that_it_lives_and_who_it_is(port):
     status, body = asked(port, method="GET", path=HEALTH, key="none is asked for")
     assert status == 200
-    assert json.loads(body) == {"status": "ok", "network": toy.ToyEdge.network, "exits": 3, "classes": 4}
+    assert json.loads(body) == {"status": "ok", "network": toy.ToyEdge.identity, "exits": 3, "classes": 4}
 
 
 def test_every_split_answers_as_the_tail_itself(port):
@@ -164,3 +166,32 @@ def test_a_body_that_grows_beyond_what_was_allowed_is_cut_off(port):
     line.request("POST", TAIL, body=parts, headers={"Authorization": "Bearer secret"}, encode_chunked=True)
     assert line.getresponse().status == 413
     line.close()
+
+
+async def served(app, body, *, ends=True):
+    """Status and body of the answer to a question in one part; where it does not end, no other part comes."""
+    parts, sent = [{"type": "http.request", "body": body, "more_body": not ends}], []
+
+    async def receive():
+        return parts.pop() if parts else await asyncio.Event().wait()
+
+    async def send(message):
+        sent.append(message)
+
+    await app({"type": "http", "method": "POST", "path": TAIL, "headers": []}, receive, send)
+    return sent[0]["status"], sent[1]["body"]
+
+
+def test_a_question_too_many_is_refused_and_one_that_never_ends_is_given_up():
+    """One place, and two that want it: 503 to the second, 408 to the first, and then the place is free again."""
+
+    async def story():
+        app = CloudApp(toy.ToyCloud(), waiting=1, patience_s=0.2)
+        first = asyncio.create_task(served(app, question().pack()[:10], ends=False))
+        await asyncio.sleep(0)  # it runs until it waits for more
+        return [await served(app, question().pack()), await first, await served(app, question().pack())]
+
+    full, late, after = asyncio.run(story())
+    assert full == (503, b"1 questions are open, allowed are 1\n")
+    assert late == (408, b"the question was not there within 0.2 s\n")
+    assert after[0] == 200

@@ -16,7 +16,6 @@ from PIL import Image
 from offramp.environments import ConfidenceCache
 from offramp.environments.devices import DeviceProfile
 from offramp.environments.links import capacity, round_trip_at
-from offramp.environments.live import variants_of
 from offramp.environments.payloads import PayloadTable
 from offramp.environments.timed import rollout_timed
 from offramp.environments.timed.tables import BYTES, DECODE_MS, ENCODE_MJ, ENCODE_MS, FIELDS
@@ -192,7 +191,7 @@ def test_parts_and_whole_are_each_timed_right_after_a_rest():
 
 def test_times_through_the_server_replace_those_of_the_parts(played):
     _, world, facts = played
-    variants = variants_of(world)
+    variants = world.variants
     coding, away = np.arange(1.0, 1.0 + len(variants)), np.full(len(variants), 30.0)
     found = machine.calibrated(facts, variants, coding, away, 6.0)
     assert np.array_equal(found.expected[ENCODE_MS], 6.0 * coding)

@@ -128,6 +128,11 @@ def test_experts_answer_for_the_family_that_the_router_sees():
         assert confidence[0] == pytest.approx(1.0 / np.exp(z - z.max()).sum(), abs=1e-9)
         assert guess[0] == logits[0].argmax()
     assert FAMILIES.index("noise") in chosen
+    assert edge.identity == cloud.identity
+    assert {**cloud.hashes, "router": model_hash(router)} == edge.hashes
+    others = [CloudNetwork(network, standard_codecs(), **more) for more in ({}, {"experts": experts})]
+    assert len({half.identity for half in (*others, cloud)}) == 3
+    assert {half.network for half in (*others, cloud)} == {others[0].identity}
     with pytest.raises(ValueError, match="both or neither"):
         EdgeNetwork(network, standard_codecs(), experts=experts)
     with pytest.raises(ValueError, match="expert 4"):
