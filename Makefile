@@ -20,7 +20,7 @@ fuzz: .venv/dev                    ## 100,000 forged tokens, impossible observat
 bench: .venv/dev                   ## ratios against C, river and the plain backbone, measured in one run
 	$(BIN)/python benchmarks/run.py --out runs/bench.json
 
-studies: .venv/experiments         ## every study from the caches that ship; ANEW=1 plays again what is there already
+studies: .venv/dev                 ## every study from the caches that ship; ANEW=1 plays again what is there already
 	@test -z "$(ANEW)" || rm -f $(foreach s,joint_policy link_change deadline payload,experiments/$(s)/result.json)
 	@for s in expert_branches calibration headline; do for c in mobilenet_v2_cifar10 alexnet_cifar10; do \
 	  $(BIN)/offramp $$s cache=$$c folder=experiments/$$s || exit 1; done; done
