@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test check-long fuzz bench studies lint clean
+.PHONY: demo test check-long fuzz bench docs studies lint clean
 
 demo: .venv/experiments            ## play the main job on the embedded cache: table and report
 	$(BIN)/offramp compare world=demo folder=runs/demo
@@ -11,7 +11,7 @@ test: .venv/dev lint               ## lint, types, tests, doctests
 	$(BIN)/python -m pytest -q -m "not long" -n 2 --dist worksteal
 
 check-long: .venv/dev              ## replay against rollout: every stream, 20,000 rounds, five seeds; ten million rounds of every policy
-	$(BIN)/python -m pytest -q -m long -n 2 --dist worksteal tests/environments/test_replay.py tests/bandits/test_endurance.py
+	$(BIN)/python -m pytest -q -m long -n 2 --dist worksteal tests/environments/test_replay.py tests/bandits/test_endurance.py tests/test_docs.py
 
 fuzz: .venv/dev                    ## 100,000 forged tokens, impossible observations and mutilated files; 20,000 mutilated requests
 	$(BIN)/python tests/bandits/test_durable_fuzz.py 100000
@@ -19,6 +19,9 @@ fuzz: .venv/dev                    ## 100,000 forged tokens, impossible observat
 
 bench: .venv/dev                   ## ratios against C, river and the plain backbone, measured in one run
 	$(BIN)/python benchmarks/run.py --out runs/bench.json
+
+docs: .venv/dev                    ## the documentation, in build/site
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 studies: .venv/dev                 ## every study from the caches that ship; ANEW=1 plays again what is there already
 	@test -z "$(ANEW)" || rm -f $(foreach s,joint_policy link_change deadline payload,experiments/$(s)/result.json)

@@ -1,9 +1,10 @@
-"""The reference: one page for each package, made from docstrings; one for the commands, made from their configuration."""
+"""The reference: a page for each package, from its docstrings; one for the commands, from their configuration."""
 
 import ast
 from pathlib import Path
 
-from mkdocs.structure.files import File
+from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.structure.files import File, Files
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = (  # studies are not here: what they found is under Results
@@ -20,11 +21,14 @@ PACKAGES = (  # studies are not here: what they found is under Results
     "experiments/service",
     "experiments/sweeps",
 )
+OTHERS, SPLIT = "-others", 20  # a package that exports from so many modules gets two pages
 COMPILED = {"kernel", "compiled"}
-NAMES = ROOT / "build" / "names" / "offramp"  # the folders under the name that they are installed as, for what reads docstrings
+NAMES = (
+    ROOT / "build" / "names" / "offramp"
+)  # the folders under the name that they are installed as, for what reads docstrings
 
 
-def on_startup(command, dirty):
+def on_startup(command: str, dirty: bool) -> None:
     """Lay the links, which say what setup.py says."""
     NAMES.mkdir(parents=True, exist_ok=True)
     there = {"__init__.py": ROOT / "src" / "offramp" / "__init__.py"}
@@ -34,10 +38,13 @@ def on_startup(command, dirty):
             (NAMES / name).symlink_to(target)
 
 
-def on_config(config):
+def on_config(config: MkDocsConfig) -> MkDocsConfig:
     """Fill the navigation."""
     pages = [{"Commands": "reference/commands.md"}, {"Configuration": "reference/configuration.md"}]
-    pages += [{dotted(p): f"reference/{dotted(p)}.md"} for p in PACKAGES if (ROOT / p / "__init__.py").exists()]
+    for p in PACKAGES:
+        if (ROOT / p / "__init__.py").exists():
+            made = package(ROOT / p)
+            pages += [{page.replace(OTHERS, ", others"): f"reference/{page}.md"} for page in made]
     for part in config.nav:
         if isinstance(part, dict) and part.get("Reference") == []:
             part["Reference"] = pages
@@ -45,54 +52,52 @@ def on_config(config):
     return config
 
 
-def on_files(files, config):
+def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Write the pages."""
     made = {"commands": commands(), "configuration": configuration()}
-    made |= {dotted(p): package(ROOT / p) for p in PACKAGES if (ROOT / p / "__init__.py").exists()}
+    for p in PACKAGES:
+        if (ROOT / p / "__init__.py").exists():
+            made |= package(ROOT / p)
     for name, text in made.items():
         files.append(File.generated(config, f"reference/{name}.md", content=text))
     return files
 
 
-def dotted(package):
+def dotted(package: str) -> str:
     """Name of a package as it is imported."""
     return "offramp." + package.replace("/", ".")
 
 
-def sentence(tree):
-    """The first sentence of a module: its first line."""
-    return (ast.get_docstring(tree) or "").split("\n")[0]
-
-
-def package(folder):
-    """The page of one package: what it exports first, then the rest, module by module."""
+def package(folder: Path) -> dict[str, str]:
+    """The pages of one package, by name: what it exports, and the rest, module by module."""
     name = dotted(folder.relative_to(ROOT).as_posix())
-    whole = ast.parse((folder / "__init__.py").read_text(encoding="utf-8"))
-    exported = exports(whole)
-    text = [f"# {name}", f"::: {name}\n    options: {{members: false, show_root_heading: false, show_root_toc_entry: false}}"]
+    exported = exports(ast.parse((folder / "__init__.py").read_text(encoding="utf-8")))
     first, rest = [], []
-    for path in sorted(folder.glob("*.py")):
-        if path.stem.startswith("_"):
-            continue
-        tree = ast.parse(path.read_text(encoding="utf-8"))
-        public = [n.name for n in tree.body if documented(n)]
+    for path in sorted(folder.glob("[!_]*.py")):
+        public = [n.name for n in ast.parse(path.read_text(encoding="utf-8")).body if documented(n)]
         known = [n for n in public if n in exported]
-        entry = section(f"{name}.{path.stem}", known or public)
-        (first if known else rest).append(entry)
-    if first:
-        text += [f"Exported by `{name}`:", *first]
-    if first and rest:
-        text += ["---", f"Other modules of `{name}`:"]
-    return "\n\n".join([*text, *rest]) + "\n"
+        (first if known else rest).append(section(f"{name}.{path.stem}", known or public))
+    head = (
+        f"# {name}\n\n::: {name}\n    options: {{members: false, show_root_heading: false, show_root_toc_entry: false}}"
+    )
+    if len(first) < SPLIT:
+        return {name: "\n\n".join([head, *first, *rest])}
+    others = f"# {name}, other modules\n\nWhat the package exports has [a page of its own]({name}.md)."
+    return {
+        name: "\n\n".join(
+            [head, f"This page shows what it exports; its [other modules]({name}{OTHERS}.md) follow.", *first]
+        ),
+        name + OTHERS: "\n\n".join([others, *rest]),
+    }
 
 
-def section(module, members):
+def section(module: str, members: list[str]) -> str:
     """One module on the page of its package."""
     chosen = ", ".join(members)
     return f"::: {module}\n    options:\n      heading_level: 2\n      members: {f'[{chosen}]' if members else 'false'}"
 
 
-def exports(tree):
+def exports(tree: ast.Module) -> set[str]:
     """The names in `__all__`."""
     for node in tree.body:
         if isinstance(node, ast.Assign) and getattr(node.targets[0], "id", "") == "__all__":
@@ -100,7 +105,7 @@ def exports(tree):
     return set()
 
 
-def documented(node):
+def documented(node: ast.stmt) -> bool:
     """Is this a public class or function with a docstring, and not the compiled text of a policy?"""
     if not isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) or node.name.startswith("_"):
         return False
@@ -108,12 +113,15 @@ def documented(node):
     return ast.get_docstring(node) is not None and not marks & COMPILED
 
 
-def commands():
+def commands() -> str:
     """Every command with its configuration file, whose comments say what each option means."""
     tree = ast.parse((ROOT / "experiments" / "cli.py").read_text(encoding="utf-8"))
     table = next(n.value for n in tree.body if isinstance(n, ast.Assign) and n.targets[0].id == "COMMANDS")
-    text = ["# Commands", "`offramp COMMAND key=value ...`; each is a Hydra program, and `--help` shows its options. "
-            "The files below are the defaults, and their comments say what each option means."]
+    text = [
+        "# Commands",
+        "`offramp COMMAND key=value ...`; each is a Hydra program, and `--help` shows its options. "
+        "The files below are the defaults, and their comments say what each option means.",
+    ]
     for name, what in ast.literal_eval(table).items():
         text.append(f"## offramp {name}\n\n{what[0].upper()}{what[1:]}.")
         file = ROOT / "conf" / f"{name}.yaml"
@@ -122,7 +130,7 @@ def commands():
     return "\n\n".join(text) + "\n"
 
 
-def configuration():
+def configuration() -> str:
     """Every option of every group."""
     text = ["# Configuration", "What can be chosen by `group=name` on the command line of `offramp`."]
     for group in sorted({p.parent for p in (ROOT / "conf").rglob("*.yaml")} - {ROOT / "conf"}):
@@ -131,7 +139,7 @@ def configuration():
     return "\n\n".join(text) + "\n"
 
 
-def yaml(file):
+def yaml(file: Path) -> str:
     """A file of the configuration as a block."""
     path = file.relative_to(ROOT).as_posix()
     return f'```yaml title="{path}"\n{file.read_text(encoding="utf-8").rstrip()}\n```'
