@@ -29,7 +29,7 @@ studies: .venv/dev                 ## every study from the caches that ship; ANE
 	  $(BIN)/offramp $$s cache=$$c folder=experiments/$$s || exit 1; done; done
 	$(BIN)/offramp joint_policy folder=experiments/joint_policy
 	$(BIN)/offramp joint_policy folder=experiments/joint_policy cache=alexnet_cifar10 settings=mobilenet_v2_cifar10
-	@for s in link_change deadline payload papers; do $(BIN)/offramp $$s folder=experiments/$$s || exit 1; done
+	@for s in link_change deadline payload offpolicy papers; do $(BIN)/offramp $$s folder=experiments/$$s || exit 1; done
 	$(BIN)/offramp compare world=demo folder=runs/demo
 
 lint: .venv/dev                    ## ruff and mypy

@@ -22,6 +22,7 @@ COMMANDS = {
     "expert_branches": "study: experts for distorted images against pristine exits, at equal cost",
     "headline": "study: the joint policy with experts against the final exit and the two trivial policies",
     "papers": "what the papers claim, measured again, one page for each claim",
+    "offpolicy": "what other rules would have earned, by the log of an engine; and a study of that",
     "joint_policy": "study: every policy, tuned alike, and the joint policy in a fixed suite of worlds",
     "deadline": "study: missed deadlines against calibration and policy, in a world in time",
     "link_change": "study: every policy and every fixed choice on 24 recorded mobile links",
