@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from offramp.bandits.arms import Arms
-from offramp.bandits.contract import Observation, Quote
+from offramp.bandits.contract import ContractError, Observation, Quote
 from offramp.bandits.durable import fold as folds
 from offramp.bandits.durable.deciders import Ahead
 from offramp.bandits.durable.fold import Fold
@@ -95,14 +95,22 @@ class DurableEngine:
         compiled: bool = True,
         known: tuple[type, ...] = (),
     ) -> None:
+        def first() -> Fold:
+            if policy is None or arms is None:
+                raise ValueError(f"store {path} is new, allowed is to open it with a policy and its table of arms")
+            names = (DEFAULT, *streams)
+            return Fold(
+                policy, arms=arms, features=features or 0, seed=seed or 0, streams=names, compiled=compiled, known=known
+            )
+
+        if not Path(path).exists():
+            first()  # what is refused leaves nothing
         self._lock = threading.RLock()
         self._ledger = Ledger(path, synchronous, lateness=lateness, keep=keep, compiled=compiled, known=known)
         try:
             key = signing_key(path) if key is None else key
             if self._ledger.new:
-                if policy is None or arms is None:
-                    raise ValueError(f"store {path} is new, allowed is to open it with a policy and its table of arms")
-                self._ledger.make(policy, arms, features or 0, seed or 0, streams)
+                self._ledger.begin_with(first().packed(), 0)
             self._ledger.load()
             self._signer = Signer(key, self._ledger.fold.identity)
             self._ahead = Ahead(self._ledger.fold, self._signer)
@@ -182,7 +190,11 @@ class DurableEngine:
         self, quote: Quote, context: Sequence[float] | FloatArray | None = None, *, stream: str = DEFAULT
     ) -> Ticket:
         """Decide on one request; as `Engine.decide`."""
+        if not isinstance(quote, Quote):
+            raise ContractError(f"quote is {type(quote).__name__}, allowed is a Quote")
         with self._lock:
+            if self._ledger.store.closed:
+                raise StoreError(f"store {self._ledger.path} is closed, allowed is to open it again")
             return self._ahead.decide(quote, context, stream)
 
     def read(self, token: str) -> Ticket:
@@ -227,7 +239,7 @@ class DurableEngine:
             As `update`.
 
         """
-        given = [(self.read(d) if isinstance(d, str) else d, o) for d, o in feedback]
+        given = [(self._ticket(d), _observed(o)) for d, o in feedback]
         with self._lock:
             try:
                 outcomes = self._ledger.take(given)
@@ -324,6 +336,13 @@ class DurableEngine:
             finally:
                 self._ahead = Ahead(self._ledger.fold, self._signer)
 
+    def _ticket(self, decision: Ticket | str) -> Ticket:
+        if isinstance(decision, Ticket):
+            return decision
+        if not isinstance(decision, str):
+            raise ContractError(f"decision is {type(decision).__name__}, allowed is a Ticket or its token")
+        return self.read(decision)
+
     def _agree(self, given: dict[str, Any]) -> None:
         mine = {
             "policy": self.policy,
@@ -336,6 +355,13 @@ class DurableEngine:
                 raise ValueError(
                     f"{name} is {value!r}, allowed in store {self._ledger.path} is {mine[name]!r}, as it was left"
                 )
+
+
+def _observed(observation: Observation) -> Observation:
+    """Refuse what is none."""
+    if not isinstance(observation, Observation):
+        raise ContractError(f"observation is {type(observation).__name__}, allowed is an Observation")
+    return observation
 
 
 def _drawn() -> int:

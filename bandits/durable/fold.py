@@ -66,6 +66,8 @@ class Fold:
         self.shadowed_from = 0
 
     def _follower(self, policy: Policy, arms: Arms, features: int, seed: int, streams: Iterable[str]) -> Follower:
+        if not isinstance(policy, Policy):
+            raise ValueError(f"policy is {policy!r}, allowed is a policy of offramp.bandits or one that you wrote")
         if needs_oracle(policy):
             raise ValueError(f"{policy!r} reads what its decisions do not reveal, allowed is a policy that does not")
         policy_from_json(policy_to_json(policy), self.known)

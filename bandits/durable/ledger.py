@@ -9,14 +9,11 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from offramp.bandits.arms import Arms
 from offramp.bandits.contract import ContractError, Decision, Observation
 from offramp.bandits.durable.fold import Fold
 from offramp.bandits.durable.follower import Mark
 from offramp.bandits.durable.store import FIRST, LATEST, Entry, Store, StoreError
 from offramp.bandits.durable.tickets import Ticket
-from offramp.bandits.engine import DEFAULT
-from offramp.bandits.policy import Policy
 
 Key = tuple[int, int]  # maker and number of a ticket
 SNAPSHOT_EVERY = 256  # pieces of feedback: what is folded anew, a microsecond each, when a store is opened
@@ -68,19 +65,6 @@ class Ledger:
         """Is there nothing in the store yet?"""
         with self._reading():
             return self.store.snapshot(LATEST) is None
-
-    def make(self, policy: Policy, arms: Arms, features: int, seed: int, streams: Sequence[str]) -> None:
-        """Fill a new store."""
-        fold = Fold(
-            policy,
-            arms=arms,
-            features=features,
-            seed=seed,
-            streams=(DEFAULT, *streams),
-            compiled=self._compiled,
-            known=self._known,
-        )
-        self.begin_with(fold.packed(), 0)
 
     def begin_with(self, raw: bytes, cursor: int) -> None:
         """Fill a new store with a snapshot."""
@@ -160,7 +144,9 @@ class Ledger:
             raise StoreError(f"store {self.path}: its log, folded anew, does not give what is known now")
 
     def close(self) -> None:
-        """Write what the next start would fold anew, and let go of the store."""
+        """Write what the next start would fold anew, and let go of the store; once more does nothing."""
+        if self.store.closed:
+            return
         try:
             with self.store.transaction():
                 self.store.keep(LATEST, self.fold.cursor, self.fold.packed())
@@ -168,6 +154,8 @@ class Ledger:
             self.store.close()
 
     def _check_process(self) -> None:
+        if self.store.closed:
+            raise StoreError(f"store {self.path} is closed, allowed is to open it again")
         if os.getpid() != self._process:
             raise StoreError(f"store {self.path} is its parent process's, allowed is to learn there alone")
 

@@ -70,6 +70,7 @@ class Store:
         if synchronous not in SYNCHRONOUS:
             raise ValueError(f"synchronous is {synchronous!r}, allowed are {SYNCHRONOUS}")
         self.path = Path(os.path.realpath(path))  # SQLite follows links, so the lock must
+        self.closed = False
         self._lock = _locked(self.path)
         try:
             self._connection = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False)
@@ -211,7 +212,10 @@ class Store:
         return int(self._run("select count(*) from feedback").fetchone()[0])
 
     def close(self) -> None:
-        """Let go of the file, with everything in it and nothing beside it."""
+        """Let go of the file, with everything in it and nothing beside it; once more does nothing."""
+        if self.closed:
+            return
+        self.closed = True
         self._connection.close()
         os.close(self._lock)
 
@@ -253,7 +257,9 @@ def _locked(path: Path) -> int:
     try:
         lock = os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:
-        raise StoreError(f"store {path} cannot be opened ({error.strerror}), allowed is a path in a folder") from error
+        raise StoreError(
+            f"store {path} cannot be opened ({error.strerror}), allowed is a path in a folder that exists"
+        ) from error
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:

@@ -318,3 +318,34 @@ def test_one_learner_at_a_time(tmp_path):
         DurableEngine(tmp_path / "no" / "folder", UCB1(), arms=ARMS)
     with pytest.raises(ValueError, match="synchronous is 'MAYBE'"):
         DurableEngine(tmp_path / "s", synchronous="MAYBE")
+
+
+def test_a_closed_engine_stays_closed(tmp_path):
+    engine = DurableEngine(tmp_path / "s", UCB1(), arms=ARMS)
+    decision = engine.decide(QUOTES[0])
+    engine.close()
+    others = [(tmp_path / f"other{i}").open("w") for i in range(8)]
+    engine.close()
+    for file in others:
+        file.write("still open")
+        file.close()
+    for call in (lambda: engine.decide(QUOTES[0]), lambda: engine.update(decision, seen(decision, random.Random(1)))):
+        with pytest.raises(StoreError, match="is closed, allowed is to open it again"):
+            call()
+
+
+def test_what_is_no_argument_is_said_to_be_none(tmp_path):
+    with pytest.raises(ValueError, match="policy is 'chain_ucb', allowed is a policy"):
+        DurableEngine(tmp_path / "s", "chain_ucb", arms=ARMS)
+    with pytest.raises(ValueError, match="is new, allowed is to open it with a policy"):
+        DurableEngine(tmp_path / "s")
+    assert not list(tmp_path.iterdir()), "what is refused leaves nothing"
+    with DurableEngine(tmp_path / "s", UCB1(), arms=ARMS) as engine:
+        decision = engine.decide(QUOTES[0])
+        for call, what in (
+            (lambda: engine.decide([1, 2]), "quote is list, allowed is a Quote"),
+            (lambda: engine.update(decision, {"confidence": 1}), "observation is dict, allowed is an Observation"),
+            (lambda: engine.update(5, seen(decision, random.Random(1))), "decision is int, allowed is a Ticket"),
+        ):
+            with pytest.raises(ContractError, match=what):
+                call()
