@@ -5,7 +5,7 @@ import os
 import sys
 from collections.abc import Callable
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 
 def in_one_line(program: Callable[[DictConfig], None]) -> Callable[[DictConfig], None]:
@@ -14,6 +14,8 @@ def in_one_line(program: Callable[[DictConfig], None]) -> Callable[[DictConfig],
     @functools.wraps(program)
     def run(cfg: DictConfig) -> None:
         try:
+            if missing := sorted(OmegaConf.missing_keys(cfg)):
+                raise ValueError(f"{missing[0]} is missing, allowed is a value of your own: {missing[0]}=...")
             program(cfg)
         except (ValueError, OSError) as error:
             if os.environ.get("HYDRA_FULL_ERROR") == "1":

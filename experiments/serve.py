@@ -2,10 +2,12 @@
 
 import asyncio
 import logging
+import re
 import sys
 from typing import Any
 
 import hydra
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from offramp.experiments.refusals import in_one_line
@@ -15,8 +17,16 @@ from offramp.experiments.service.supervisor import supervise
 
 def settings_of(cfg: DictConfig) -> Settings:
     """The settings that a configuration describes."""
-    given: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
-    return Settings(**given)
+    given: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)  # type: ignore[assignment]
+    return Settings(**given, given=chosen())
+
+
+def chosen() -> list[str] | None:
+    """Names of the settings on the command line; None = somebody's own configuration, in which all are chosen."""
+    if not HydraConfig.initialized() or HydraConfig.get().job.config_name != "serve":
+        return None
+    names = (re.match(r"[+~]*(\w*)", override) for override in HydraConfig.get().overrides.task)
+    return sorted({name[1] for name in names if name})
 
 
 @hydra.main(config_path="pkg://offramp.conf", config_name="serve", version_base="1.3")

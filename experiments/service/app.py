@@ -12,9 +12,10 @@ from starlette.types import ASGIApp
 
 from offramp.bandits.durable import Decider
 from offramp.experiments.service.bodies import Answer, bodies
-from offramp.experiments.service.description import describe, page
+from offramp.experiments.service.description import describe
 from offramp.experiments.service.guard import Guard, Rates
 from offramp.experiments.service.link import Link
+from offramp.experiments.service.manual import examples, page
 from offramp.experiments.service.metrics import Metrics
 from offramp.experiments.service.open_inference import OpenInference
 from offramp.experiments.service.refused import REASONS, Refused
@@ -85,8 +86,11 @@ def make_app(settings: Settings, decider: Decider, link: Link, metrics: Metrics)
         async def openapi(_: Request) -> Response:
             return Response(to_json(described), media_type=JSON)
 
-        async def docs(_: Request) -> Response:
-            return HTMLResponse(page(described))
+        shown = examples(made, arms=decider.arms, features=settings.features, streams=streams)
+
+        async def docs(request: Request) -> Response:
+            host, port = request.scope.get("server") or ("127.0.0.1", settings.port)
+            return HTMLResponse(page(described, shown, url=f"http://{f'[{host}]' if ':' in host else host}:{port}"))
 
         routes += [Route("/openapi.json", openapi, methods=["GET"]), Route("/docs", docs, methods=["GET"])]
 

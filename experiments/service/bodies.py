@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
@@ -12,6 +13,8 @@ from offramp.experiments.service.refused import Refused
 from offramp.experiments.service.settings import LARGEST
 
 INT32 = 2**31 - 1
+SHOWN = 20  # characters of a text that a message repeats
+LONG_TEXT = re.compile(rf"[\w-]{{{SHOWN + 1},}}")
 
 Cost = Annotated[float, Field(ge=0.0, le=LARGEST, description="in the price list's unit")]
 Price = Annotated[float | None, Field(ge=0.0, le=LARGEST, description="null = not offered")]
@@ -34,55 +37,63 @@ class Decided(Body):
 
     token: str = Field(description="bring it back with what the decision revealed")
     cut: int = Field(ge=0, description="where the edge stops computing; 0 = send the input")
-    thresholds: list[Threshold]
-    audit: bool = Field(description="offload even if the edge answers")
-    arm: int = Field(ge=-1)
-    p_action: float = Field(ge=0.0, le=1.0)
-    p_reveal: float = Field(ge=0.0, le=1.0)
-    stream: str
+    thresholds: list[Threshold] = Field(
+        description="of exits 1 to the last: the first exit up to the cut whose confidence is at least its threshold "
+        "answers, and if none is, the sample is offloaded at the cut; null = never answers, 0 = always"
+    )
+    audit: bool = Field(
+        description="offload even if an exit on the edge answers: its answer is served, and the last exit's confidence "
+        "is sent with the feedback (audited: true)"
+    )
+    arm: int = Field(ge=-1, description="row in the table of arms, from 0 on; -1 = thresholds of no row of it")
+    p_action: float = Field(ge=0.0, le=1.0, description="probability with which this was chosen")
+    p_reveal: float = Field(ge=0.0, le=1.0, description="probability with which the last exit is seen")
+    stream: str = Field(description="which it was decided for")
 
 
 class DecidedMany(Body):
     """Decisions in the order of the requests."""
 
-    decisions: list[Decided]
+    decisions: list[Decided] = Field(description="each as /v1/decide gives it")
 
 
 class Learnt(Body):
     """What became of each piece of feedback: applied, known already, too late, or of an arm that is no more."""
 
-    outcomes: list[Literal["counted", "duplicate", "late", "obsolete"]]
+    outcomes: list[Literal["counted", "duplicate", "late", "obsolete"]] = Field(
+        description="in the order of the feedback: applied, known already, too late, or of an arm that is no more"
+    )
 
 
 class Answer(Body):
     """What was wrong."""
 
-    error: str
-    field: str | None = None
+    error: str = Field(description="the value, and what is allowed")
+    field: str | None = Field(default=None, description="where it stands in the request")
 
 
 class ArmShown(Body):
     """One arm of the table."""
 
-    cut: int
-    threshold: Threshold
-    early: list[Threshold]
+    cut: int = Field(description="where the edge stops computing")
+    threshold: Threshold = Field(description="of the exit at the cut")
+    early: list[Threshold] = Field(description="of the exits before it; empty = they never answer")
 
 
 class State(Body):
     """What one stream has learnt."""
 
-    stream: str
+    stream: str = Field(description="which this is")
     cursor: int = Field(ge=0, description="pieces of feedback that were applied")
-    policy: str
-    arms: list[ArmShown]
+    policy: str = Field(description="with all its parameters")
+    arms: list[ArmShown] = Field(description="the table of arms; a decision's `arm` is a place in it, from 0 on")
     state: list[float | None] = Field(description="the flat state of `offramp.bandits.state`; null = not finite")
 
 
 class Health(Body):
     """Is the process there, and what can it do?"""
 
-    status: Literal["alive", "ready", "unavailable"]
+    status: Literal["alive", "ready", "unavailable"] = Field(description="of this process")
     learner: bool | None = Field(default=None, description="can feedback be taken now?")
 
 
@@ -113,14 +124,23 @@ def bodies(*, exits: int, features: int, streams: tuple[str, ...], batch: int) -
     cuts = exits + 1
     offers: Any = tuple[(*[Price] * exits, Nothing)]  # type: ignore[misc]
     lists = {"min_length": 1, "max_length": batch}
-    context: Any = (Annotated[list[Feature], Field(min_length=features, max_length=features)], ... if features else [])
-    stream: Any = (Literal[streams], streams[0])
+    context: Any = (
+        Annotated[list[Feature], Field(min_length=features, max_length=features, description="features of the sample")],
+        ... if features else [],
+    )
+    stream: Any = (Annotated[Literal[streams], Field(description="each learns for itself")], streams[0])
     decide = create_model(
         "Decide",
         __base__=Body,
         __doc__="The prices of one request.",
-        edge_cost=(Annotated[list[Cost], Field(min_length=cuts, max_length=cuts)], ...),
-        offload_cost=(offers, ...),
+        edge_cost=(
+            Annotated[list[Cost], Field(min_length=cuts, max_length=cuts, description=f"of cuts 0 to {exits}")],
+            ...,
+        ),
+        offload_cost=(
+            Annotated[offers, Field(description=f"from cuts 0 to {exits}: null = not offered, and the last is 0")],
+            ...,
+        ),
         mu=(Annotated[float, Field(ge=0.0, le=LARGEST, description="reward lost per unit of cost")], ...),
         context=context,
         stream=stream,
@@ -130,19 +150,62 @@ def bodies(*, exits: int, features: int, streams: tuple[str, ...], batch: int) -
         __base__=Body,
         __doc__="What one decision revealed.",
         token=(Token, ...),
-        confidence=(Annotated[list[Confidence], Field(min_length=exits, max_length=exits)], ...),
-        answered_at=(Annotated[int, Field(ge=1, le=exits)], ...),
-        offloaded=(bool, ...),
-        audited=(bool, False),
-        prediction=(Annotated[list[Class], Field(min_length=exits, max_length=exits)] | None, None),
-        edge_cost=(Annotated[float | None, Field(ge=0.0, le=LARGEST, description="as measured")], None),
-        offload_cost=(Annotated[float | None, Field(ge=0.0, le=LARGEST, description="as measured")], None),
+        confidence=(
+            Annotated[
+                list[Confidence],
+                Field(
+                    min_length=exits,
+                    max_length=exits,
+                    description=f"of exits 1 to {exits}, null = not revealed; exit {exits}'s is known where it ran or "
+                    "the sample was offloaded",
+                ),
+            ],
+            ...,
+        ),
+        answered_at=(
+            Annotated[
+                int,
+                Field(
+                    ge=1,
+                    le=exits,
+                    description=f"the exit whose answer was served: the first that reached its threshold, {exits} "
+                    "where the sample was offloaded",
+                ),
+            ],
+            ...,
+        ),
+        offloaded=(Annotated[bool, Field(description="was the cloud asked for the answer?")], ...),
+        audited=(
+            Annotated[bool, Field(description="was the edge's answer served, and the sample offloaded as well?")],
+            False,
+        ),
+        prediction=(
+            Annotated[
+                Annotated[list[Class], Field(min_length=exits, max_length=exits)] | None,
+                Field(description="class that each exit found, -1 = not revealed; null = none is told"),
+            ],
+            None,
+        ),
+        edge_cost=(
+            Annotated[float | None, Field(ge=0.0, le=LARGEST, description="as measured; null = as quoted")],
+            None,
+        ),
+        offload_cost=(
+            Annotated[float | None, Field(ge=0.0, le=LARGEST, description="as measured; null = as quoted")],
+            None,
+        ),
     )
     many = create_model(
-        "DecideMany", __base__=Body, __doc__="A batch.", requests=(Annotated[list[decide], Field(**lists)], ...)
+        "DecideMany",
+        __base__=Body,
+        __doc__="A batch.",
+        requests=(Annotated[list[decide], Field(**lists, description="each as for /v1/decide")], ...),
     )
     update = create_model(
-        "Update", __base__=Body, __doc__="A batch.", feedback=(Annotated[list[feedback], Field(**lists)], ...)
+        "Update",
+        __base__=Body,
+        __doc__="A batch.",
+        feedback=(Annotated[list[feedback], Field(**lists, description="applied all or none")], ...),
     )
     return Bodies(decide, many, update)
 
@@ -181,19 +244,49 @@ def read(model: type[BaseModel], body: bytes) -> Any:
     try:
         return model.model_validate_json(body)
     except ValidationError as error:
-        first = error.errors(include_url=False, include_context=False)[0]
+        first = error.errors(include_url=False)[0]
         if first["type"] == "json_invalid":
             raise Refused(400, f"the body is no JSON: {first['msg'].removeprefix('Invalid JSON: ')}") from None
         where = ""
         for step in first["loc"]:
-            name = str(step)[:64]  # an unknown field is the name that the sender chose
+            name = str(step)
+            name = name if len(name) <= 40 else f"{name[:20]}..."  # an unknown field is the name that the sender chose
             where += f"[{name}]" if isinstance(step, int) else f".{name}" if where else name
-        what = first["msg"][:1].lower() + first["msg"][1:]
-        given = "" if first["type"] == "missing" or "token" in first["loc"] else f" is {shown(first['input'])}"
+        given = "" if "token" in first["loc"] else f" is {brief(first['input'])}"
+        if first["type"] == "missing":
+            raise Refused(422, f"{where} is missing", field=where) from None
+        what = _allowed(first)
         raise Refused(422, f"{where or 'the body'}{given}: {what}", field=where or None) from None
 
 
-def shown(value: Any) -> str:
-    """A value as a message may show it: as JSON, and short."""
+def _allowed(error: Any) -> str:
+    """What is allowed there, in words."""
+    limits = error.get("ctx", {})
+    most, least = limits.get("max_length"), limits.get("min_length")
+    if error["type"] == "too_long" and "actual_length" in limits:
+        if not most:
+            return "allowed is an empty list: this service has no context features"
+        return f"allowed are at most {most} items"
+    if error["type"] == "too_short" and "actual_length" in limits:
+        return f"allowed are {least} items or more"
+    if error["type"] == "extra_forbidden":
+        return "there is no field of this name"
+    text: str = error["msg"]
+    return text[:1].lower() + text[1:]
+
+
+def brief(value: Any) -> str:
+    """A value as a message may show it: as JSON, and short; a longer text, which may be a token, only by its length.
+
+    Examples
+    --------
+    >>> brief([0.5, None]), brief("north"), brief("A" * 450)
+    ('[0.5, null]', '"north"', 'a text of 450 characters')
+
+    """
+    if isinstance(value, str) and len(value) > SHOWN:
+        return f"a text of {len(value)} characters"
     text = json.dumps(value, default=str)
+    if isinstance(value, dict | list) and LONG_TEXT.search(text):
+        return f"{'a list' if isinstance(value, list) else 'an object'} of {len(value)}"
     return text if len(text) <= 60 else f"{text[:57]}..."

@@ -1,6 +1,5 @@
-"""The service described for machines (OpenAPI 3.1) and, on one page without scripts, for people."""
+"""The service described for machines: OpenAPI 3.1."""
 
-from html import escape
 from typing import Any
 
 from pydantic import BaseModel
@@ -134,19 +133,3 @@ def _call(
 
 def _ref(model: type[BaseModel]) -> dict[str, str]:
     return {"$ref": REF.format(model=model.__name__)}
-
-
-def page(described: dict[str, Any]) -> str:
-    """The description as one page of HTML."""
-    rows = [
-        f"<tr><td><code>{method.upper()} {escape(path)}</code></td><td>{escape(call['summary'])}</td>"
-        f"<td>{' '.join(call['responses'])}</td></tr>"
-        for path, calls in described["paths"].items()
-        for method, call in calls.items()
-    ]
-    return (
-        "<!doctype html><html lang=en><meta charset=utf-8><title>Offramp</title>"
-        "<style>body{font:16px sans-serif;margin:2em}td{padding:.3em 1em .3em 0;vertical-align:top}</style>"
-        f"<h1>Offramp {escape(described['info']['version'])}</h1><table>{''.join(rows)}</table>"
-        "<p>In full, for machines: <a href=openapi.json>openapi.json</a></p></html>"
-    )

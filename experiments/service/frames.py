@@ -11,6 +11,7 @@ from offramp.bandits.durable import Outcome
 
 UPDATE, STATE = 1, 2  # asked
 DONE, REFUSED, UNAVAILABLE = 3, 4, 5  # answered
+TAKING = 6  # told by the learner, unasked: can it take feedback?
 LARGEST = 64 * 1_048_576  # far above what a request of the largest size becomes
 HEAD = struct.Struct("<IBQ")
 ITEM = struct.Struct("<II")

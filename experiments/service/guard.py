@@ -129,8 +129,9 @@ class Guard:
         if message.get("more_body", False):
             body = await self._rest(body, receive)
         if len(body) > self._most:
-            told = int(length) if length and length.isdigit() and len(length) < 20 else "more"
-            raise Refused(413, f"the body is {told} bytes long, allowed are {self._most}")
+            known = length is not None and length.isdigit() and len(length) < 20
+            told = f"of {int(length or 0)} bytes" if known else f"longer than {self._most} bytes"
+            raise Refused(413, f"the body is {told}, allowed are {self._most}")
         return body
 
     async def _rest(self, first: bytes, receive: Receive) -> bytes:

@@ -4,19 +4,20 @@ import asyncio
 import logging
 import math
 import os
+import shutil
 import signal
 import sys
 from pathlib import Path
 
 import uvloop
-from hydra.utils import instantiate
 
 from offramp.bandits import ContractError, Engine, Observation, Quote
-from offramp.bandits.durable import DurableEngine, StoreError, signing_key
+from offramp.bandits.durable import DurableEngine, StoreError
 from offramp.experiments.service.frames import (
     DONE,
     REFUSED,
     STATE,
+    TAKING,
     UNAVAILABLE,
     UPDATE,
     Frames,
@@ -26,9 +27,11 @@ from offramp.experiments.service.frames import (
 )
 from offramp.experiments.service.lifeline import cut, ready
 from offramp.experiments.service.link import CURSOR
+from offramp.experiments.service.opening import opened
 from offramp.experiments.service.settings import SOCKET, Settings
 
 log = logging.getLogger("offramp.learner")
+PROBE = 1.0  # seconds until a store that could not be written is tried again
 Asked = tuple["_Connection", int, list[Item]]
 
 
@@ -52,6 +55,7 @@ class Learner:
         self._published = -1
         self._last = 0.0
         self._timer: asyncio.TimerHandle | None = None
+        self._probing: asyncio.TimerHandle | None = None
         self.connections: set[_Connection] = set()
         self.deserted = asyncio.Event()
 
@@ -79,11 +83,12 @@ class Learner:
             for one in asked:
                 self._alone(one)
         except StoreError as error:
-            log.error("%s", error)
+            self._failed(error)
             for connection, number, _ in asked:
                 connection.send(UNAVAILABLE, number, b"the store cannot be written")
         else:
             at = 0
+            self._taken()
             for connection, number, items in asked:
                 connection.send(DONE, number, pack_outcomes(outcomes[at : at + len(items)]))
                 at += len(items)
@@ -97,8 +102,40 @@ class Learner:
         except ContractError as error:
             connection.send(REFUSED, number, str(error).encode())
         except StoreError as error:
-            log.error("%s", error)
+            self._failed(error)
             connection.send(UNAVAILABLE, number, b"the store cannot be written")
+
+    def greet(self, connection: "_Connection") -> None:
+        """A worker has come: what it should know, if anything."""
+        self.connections.add(connection)
+        if self._probing is not None:
+            connection.send(TAKING, 0, b"\0")
+
+    def _failed(self, error: Exception) -> None:
+        """The store cannot be written: let the workers know, and look from time to time whether that is over."""
+        log.error("%s", error)
+        if self._probing is None:
+            self._tell(b"\0")
+            self._probing = self._loop.call_later(PROBE, self._probe)
+
+    def _probe(self) -> None:
+        """A board is written to the same disk, and bears no feedback that could be lost."""
+        try:
+            self._engine.publish()
+        except (StoreError, OSError):
+            self._probing = self._loop.call_later(PROBE, self._probe)
+        else:
+            self._taken()
+
+    def _taken(self) -> None:
+        if self._probing is not None:
+            self._probing.cancel()
+            self._probing = None
+            self._tell(b"\1")
+
+    def _tell(self, taking: bytes) -> None:
+        for connection in self.connections:
+            connection.send(TAKING, 0, taking)
 
     def publish(self) -> None:
         """Let the workers decide on what has been learnt by now."""
@@ -114,6 +151,8 @@ class Learner:
         """Apply and publish what is left."""
         if self._waiting:
             self.work()
+        if self._probing is not None:
+            self._probing.cancel()
         if self._timer is not None:
             self._timer.cancel()
             self.publish()
@@ -126,7 +165,7 @@ class _Connection(Frames):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
-        self._learner.connections.add(self)
+        self._learner.greet(self)
 
     def frame(self, kind: int, number: int, payload: bytes) -> None:
         self._learner.asked(self, kind, number, payload)
@@ -139,18 +178,7 @@ class _Connection(Frames):
 
 async def serve(settings: Settings, folder: Path) -> None:
     """Learn until the lifeline is cut, then take what workers still send, and close the store."""
-    given = {} if not settings.policy else {"policy": instantiate(settings.policy, _convert_="all")}
-    if given:
-        given.update(arms=settings.arms, seed=settings.seed, features=settings.features)
-    with DurableEngine(
-        settings.store,
-        **given,
-        streams=tuple(settings.streams),
-        synchronous=settings.synchronous,
-        lateness=settings.lateness,
-        keep=settings.keep,
-        key=signing_key(settings.store),
-    ) as engine:
+    with opened(settings) as engine:
         _warm_up(engine)
         learner = Learner(engine, publish_every=settings.publish_every)
         learner.publish()
@@ -190,11 +218,14 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(name)s: %(message)s", stream=sys.stderr)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # who stops the service stops its parent, which cuts the lifeline
     os.umask(0o077)
-    folder = Path(sys.argv[1])
+    folder, parent = Path(sys.argv[1]), os.getppid()
     try:
         uvloop.run(serve(Settings.read(folder), folder))
     except (StoreError, ValueError, OSError) as error:
         sys.exit(f"offramp serve: {error}")
+    finally:
+        if os.getppid() != parent:  # it was killed, and takes its folder away no more
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 if __name__ == "__main__":

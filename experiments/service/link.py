@@ -12,6 +12,7 @@ from offramp.experiments.service.frames import (
     DONE,
     REFUSED,
     STATE,
+    TAKING,
     UPDATE,
     Frames,
     Item,
@@ -36,7 +37,7 @@ class Link:
     wait
         Seconds that a question may stay open.
     changed
-        Called with True when the learner is there, with False when it has gone.
+        Called with whether feedback can be taken, whenever that may have changed.
 
     """
 
@@ -47,11 +48,12 @@ class Link:
         self._open: dict[int, tuple[int, bytes, asyncio.Future[tuple[int, bytes]]]] = {}
         self._next = 0
         self._connection: _Connection | None = None
+        self._taking = True
 
     @property
     def up(self) -> bool:
-        """Is the learner there?"""
-        return self._connection is not None
+        """Is the learner there, and can it take feedback?"""
+        return self._connection is not None and self._taking
 
     async def run(self) -> None:
         """Keep connected until cancelled."""
@@ -66,13 +68,13 @@ class Link:
                 continue
             pause = 0.01
             self._connection = connection
-            self._changed(True)
+            self._changed(self.up)
             for number, (kind, payload, _) in self._open.items():
                 connection.send(kind, number, payload)
             try:
                 await connection.closed
             finally:
-                self._connection = None
+                self._connection, self._taking = None, True
                 connection.close()
                 self._changed(False)
 
@@ -114,6 +116,10 @@ class Link:
         raise _unavailable(found.decode())
 
     def _answered(self, kind: int, number: int, payload: bytes) -> None:
+        if kind == TAKING:
+            self._taking = payload != b"\0"
+            self._changed(self.up)
+            return
         waiting = self._open.get(number)
         if waiting is not None and not waiting[2].done():
             waiting[2].set_result((kind, payload))

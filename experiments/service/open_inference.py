@@ -10,6 +10,7 @@ from starlette.responses import Response
 
 from offramp.bandits import Observation, Quote
 from offramp.bandits.contract import ContractError
+from offramp.experiments.service.bodies import brief
 from offramp.experiments.service.refused import Refused
 from offramp.experiments.service.routes import JSON, Routes
 from offramp.experiments.service.settings import LARGEST
@@ -154,7 +155,7 @@ class OpenInference:
     async def _decide(self, tensors: Mapping[str, Array], parameters: Mapping[str, Any], n: int) -> dict[str, Array]:
         stream = parameters.get("stream", self._routes.decider.streams[0])
         if stream not in self._routes.decider.streams:
-            raise Refused(422, f"stream is {str(stream)[:64]!r}, allowed are {list(self._routes.decider.streams)}")
+            raise Refused(422, f"stream is {brief(stream)}, allowed are {list(self._routes.decider.streams)}")
         edge, offload = (tensors[c].astype(np.float64) for c in ("edge_cost", "offload_cost"))
         mu = tensors["mu"].astype(np.float64).ravel()
         context = tensors["context"].astype(np.float64) if "context" in tensors else np.empty((n, 0))

@@ -40,5 +40,6 @@ REASONS = {
     415: "media_type",
     422: "invalid",
     429: "rate",
+    431: "headers",
     503: "unavailable",
 }

@@ -11,9 +11,9 @@ from starlette.responses import Response
 
 from offramp.bandits import ContractError, Observation, Quote, rows
 from offramp.bandits.contract import explain
-from offramp.bandits.durable import Decider, Outcome, Ticket
+from offramp.bandits.durable import Decider, Outcome, Ticket, TicketError
 from offramp.bandits.rows import FloatArray
-from offramp.experiments.service.bodies import Bodies, observation_of, quote_of, read
+from offramp.experiments.service.bodies import Bodies, brief, observation_of, quote_of, read
 from offramp.experiments.service.frames import Item
 from offramp.experiments.service.guard import Rates
 from offramp.experiments.service.link import Link
@@ -70,7 +70,7 @@ class Routes:
         """GET /v1/state."""
         stream = request.query_params.get("stream", self.decider.streams[0])
         if stream not in self.decider.streams:
-            raise Refused(404, f"stream is {stream[:64]!r}, allowed are {list(self.decider.streams)}", field="stream")
+            raise Refused(404, f"stream is {brief(stream)}, allowed are {list(self.decider.streams)}", field="stream")
         cursor, state = await self.link.state(stream)
         arms = [
             {"cut": arm.cut, "threshold": plain([arm.threshold])[0], "early": plain(arm.early)}
@@ -123,6 +123,10 @@ class Routes:
         for i, (token, observation) in enumerate(items):
             try:
                 self._check(token, observation)
+            except TicketError:
+                where = f"feedback[{i}].token"
+                what = f"is of {len(token)} characters and not signed here: cut off, changed, or another store's"
+                raise Refused(422, f"{where} {what}, allowed is one as a decision bore it", field=where) from None
             except ContractError as error:
                 raise Refused(422, f"feedback[{i}]: {error}", field=f"feedback[{i}]") from None
         outcomes = await self.link.update(items)

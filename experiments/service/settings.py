@@ -13,6 +13,24 @@ SETTINGS, SOCKET, METRICS = "settings.json", "learner.sock", "metrics"
 API_KEY = "OFFRAMP_API_KEY"
 LONGEST_BODY = 8 * 1_048_576
 LARGEST = 1e9  # of a price or a feature in a request: squares and sums of products stay finite
+MOST = 1_000_000_000
+RANGES: dict[str, tuple[Any, float, float]] = {
+    "exits": (int, 1, 4_096),
+    "workers": (int, 1, 4_096),
+    "port": (int, 0, 65_535),
+    "features": (int, 0, 65_536),
+    "batch": (int, 1, 1_000_000),
+    "body_bytes": (int, 1_024, LONGEST_BODY),
+    "header_bytes": (int, 1_024, LONGEST_BODY),
+    "connections": (int, 1, 1_000_000),
+    "keep_alive": (int, 1, 86_400),
+    "burst": (int, 1, MOST),
+    "rate": (int | float, 1e-3, MOST),
+    "request_seconds": (int | float, 0.01, 3_600),
+    "learner_wait": (int | float, 0, 3_600),
+    "publish_every": (int | float, 0, 3_600),
+    "drain": (int | float, 0.1, 3_600),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,7 +44,8 @@ class Settings:
     policy
         Configuration of the policy, as Hydra instantiates it; empty = what the store holds, with its table of arms.
     exits, thresholds, cuts, raw_input_allowed
-        The table of arms: every cut (None: all that there are) with every threshold.
+        The table of arms: every cut (None: all that there are) with every threshold.  No exits: those of the
+        store, which must be there.
     seed, features, streams, synchronous, lateness, keep
         As of `offramp.bandits.durable.DurableEngine`.
     host, port, exposed
@@ -48,6 +67,9 @@ class Settings:
         Seconds that open requests have to end when the service stops.
     docs
         Serve `/openapi.json` and `/docs`.
+    given
+        Names of the settings that somebody chose; a store that is there supplies the others of what it knows (policy,
+        table of arms, seed, features, streams).  None = all of them.
 
     Raises
     ------
@@ -57,7 +79,7 @@ class Settings:
     """
 
     store: str
-    exits: int
+    exits: int | None = None
     policy: dict[str, Any] = field(default_factory=dict)
     thresholds: list[float] = field(default_factory=list)
     cuts: list[int] | None = None
@@ -84,22 +106,22 @@ class Settings:
     publish_every: float = 0.02
     drain: float = 10.0
     docs: bool = True
+    given: list[str] | None = None
 
     def __post_init__(self) -> None:
-        least = {
-            **dict.fromkeys(("exits", "workers", "batch", "connections", "keep_alive"), 1),
-            **dict.fromkeys(("port", "features", "learner_wait", "publish_every"), 0),
-            **{"body_bytes": 1_024, "header_bytes": 1_024, "burst": self.batch, "request_seconds": 0.01, "drain": 0.1},
-            "rate": 1e-3,
-        }
-        for name, smallest in least.items():
+        if not isinstance(self.store, str) or not self.store:
+            raise ValueError(f"store is {self.store!r}, allowed is a path: store=FILE")
+        if self.exits is None and not Path(self.store).exists():
+            raise ValueError("exits is missing, allowed for a store that is made is a whole number from 1 on: exits=7")
+        for name, (kind, smallest, largest) in RANGES.items():
             value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int | float) or not smallest <= value <= LARGEST:
-                raise ValueError(f"{name} is {value!r}, allowed is a number in {smallest:g}..{LARGEST:g}")
-        if self.body_bytes > LONGEST_BODY:
-            raise ValueError(f"body_bytes is {self.body_bytes}, allowed is at most {LONGEST_BODY}")
-        if self.port > 65_535:
-            raise ValueError(f"port is {self.port}, allowed is 0 (any that is free) to 65535")
+            if name == "exits" and value is None:
+                continue
+            if isinstance(value, bool) or not isinstance(value, kind) or not smallest <= value <= largest:
+                what = "a whole number" if kind is int else "a number"
+                raise ValueError(f"{name} is {value!r}, allowed is {what} in {smallest}..{largest}")
+        if self.burst < self.batch:
+            raise ValueError(f"burst is {self.burst}, allowed is {self.batch} (batch) or more")
         names = self.streams
         if not names or len(set(names)) != len(names) or not all(isinstance(n, str) and 0 < len(n) < 65 for n in names):
             raise ValueError(f"streams are {names!r}, allowed are distinct names of 1 to 64 characters, at least one")
@@ -107,7 +129,32 @@ class Settings:
             raise ValueError(f"host is {self.host!r}, allowed is a loopback address, or any with exposed=true")
         if not self.loopback and not api_key():
             raise ValueError(f"host is {self.host!r} and {API_KEY} is not set: without a key only loopback is served")
-        _ = self.arms
+        if self.exits is not None:
+            _ = self.arms
+
+    def chosen(self, *names: str) -> bool:
+        """Did somebody choose one of these?"""
+        return self.given is None or not self.stored or not set(self.given).isdisjoint(names)
+
+    @property
+    def stored(self) -> bool:
+        """Is the store there?"""
+        return Path(self.store).exists()
+
+    def make_folder(self) -> None:
+        """Have a folder that the store can be made in, for its owner alone.
+
+        Raises
+        ------
+        OSError
+            It cannot be made.
+
+        """
+        folder = Path(self.store).parent
+        try:
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except OSError as error:
+            raise OSError(f"store is {self.store}, whose folder {folder} cannot be made: {error.strerror}") from error
 
     @property
     def loopback(self) -> bool:
@@ -119,9 +166,15 @@ class Settings:
 
     @property
     def arms(self) -> Arms:
-        """The table of arms."""
+        """The table of arms, for the exits that were given."""
+        if self.exits is None:
+            raise ValueError("exits is missing, allowed for a store that is made is a whole number from 1 on: exits=7")
+        return self.table(self.exits)
+
+    def table(self, exits: int) -> Arms:
+        """The table of arms for so many exits."""
         given = {"thresholds": tuple(self.thresholds)} if self.thresholds else {}
-        arms = Arms.grid(exits=self.exits, raw_input_allowed=self.raw_input_allowed, **given)
+        arms = Arms.grid(exits=exits, raw_input_allowed=self.raw_input_allowed, **given)
         if self.cuts is None:
             return arms
         there = {arm.cut for arm in arms}

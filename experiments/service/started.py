@@ -62,7 +62,7 @@ def started(
     store
         Path of the store.
     options
-        Of `offramp serve`, as on its command line; `exits` must be among them.
+        Of `offramp serve`, as on its command line; `exits` must be among them for a store that is made.
     environment
         Variables beside this process's own.
     seconds

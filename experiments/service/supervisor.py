@@ -159,6 +159,7 @@ async def supervise(settings: Settings, announce: Callable[[str], None] = print)
         loop.add_signal_handler(number, stopped.set)
     with listen(settings) as listening, tempfile.TemporaryDirectory(prefix="offramp-") as made:
         folder = Path(made)
+        settings.make_folder()
         settings.write(folder)
         (folder / METRICS).mkdir()
         environment = {**os.environ, FOLDER: str(folder / METRICS)}
@@ -189,6 +190,8 @@ async def supervise(settings: Settings, announce: Callable[[str], None] = print)
                 running += [asyncio.create_task(child.run()) for child in children]
                 for child in children:
                     await _either(child.ready.wait(), ending, *running)
+                if stopped.is_set():  # workers without a learner would only complain
+                    break
             if not stopped.is_set():
                 host, port = listening.getsockname()[:2]
                 announce(f"listening on http://{f'[{host}]' if ':' in host else host}:{port}")

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field
 
-from offramp.experiments.service.bodies import INT32, read
+from offramp.experiments.service.bodies import INT32, brief, read
 from offramp.experiments.service.refused import Refused
 
 DTYPES: dict[str, Any] = {
@@ -115,7 +115,7 @@ def _from_json(tensor: InputTensor, count: int) -> Array:
     fits = {"BOOL": (bool,), "BYTES": (str,), "INT32": (int,), "INT64": (int,)}.get(kind, (int, float, type(None)))
     for value in flat:
         if not isinstance(value, fits) or (isinstance(value, bool) and kind != "BOOL"):
-            raise Refused(422, f"{tensor.name}: data holds {str(value)[:60]!r}, allowed is what {kind} can hold")
+            raise Refused(422, f"{tensor.name}: data holds {brief(value)}, allowed is what {kind} can hold")
     if kind == "BYTES":
         return np.array([str(v).encode() for v in flat], dtype=np.object_)
     try:

@@ -5,6 +5,7 @@ import logging
 import signal
 import socket
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import uvicorn
@@ -25,11 +26,8 @@ log = logging.getLogger("offramp.worker")
 async def serve(settings: Settings, folder: Path, listening: socket.socket, own: int) -> None:
     """Answer until the lifeline is cut, then finish what is open."""
     decider = Decider(Path(f"{settings.store}.board"), key=signing_key(settings.store))
-    for name, found in (("exits", decider.arms.exits), ("features", decider.features)):
-        if found != getattr(settings, name):
-            raise ValueError(
-                f"{name} is {getattr(settings, name)}, allowed is {found}, as store {settings.store} has it"
-            )
+    found = {"exits": decider.arms.exits, "features": decider.features, "streams": list(decider.streams)}
+    settings = replace(settings, **{k: v for k, v in found.items() if k == "exits" or not settings.chosen(k)})
     metrics = make_metrics(settings)
     metrics.learner.set(0)
     link = Link(str(folder / SOCKET), wait=settings.learner_wait, changed=lambda up: metrics.learner.set(up))

@@ -197,13 +197,20 @@ def test_what_does_not_arrive_in_time_is_not_waited_for(service):
     head = b"POST /v1/decide HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: 90\r\n\r\n"
     late, *nothing = spoken(service, head + b'{"mu"', b"GET /healthz HTTP/1.1\r\nhost: ", b"")
     assert b" 408 " in late.splitlines()[0]
-    assert nothing == [b"", b""]
+    headers, silence = nothing
+    assert b" 408 " in headers.splitlines()[0]
+    assert b'"error":"the headers did not arrive within 2 s"' in headers
+    assert silence == b""
 
 
 def test_headers_without_end_are_refused(service):
     flood = b"".join(b"x-%d: %s\r\n" % (i, b"y" * 900) for i in range(30))
-    for found in spoken(service, b"GET /healthz HTTP/1.1\r\n" + flood, b"\x16\x03\x01\x02\x00\x01\x00"):
-        assert b" 400 " in found.splitlines()[0]
+    long, none = spoken(service, b"GET /healthz HTTP/1.1\r\n" + flood, b"\x16\x03\x01\x02\x00\x01\x00")
+    for found, status, error in ((long, b" 431 ", "the headers are longer"), (none, b" 400 ", "no HTTP/1.1 request")):
+        head, _, body = found.partition(b"\r\n\r\n")
+        assert status in head.splitlines()[0]
+        assert b"content-type: application/json" in head
+        assert error in json.loads(body)["error"]
 
 
 def test_the_numbers_are_prometheus(client):
@@ -338,7 +345,7 @@ def tensors(arrays, binary):
 
 def test_key_and_rate(tmp_path):
     environment = {"OFFRAMP_API_KEY": "a-key-for-this-test"}
-    small = ("exits=3", "workers=1", "batch=4", "rate=0.01", "burst=8")
+    small = ("exits=3", "workers=1", "batch=4", "rate=0.01", "burst=8", "docs=false")
     with started(tmp_path / "store.db", *small, environment=environment) as service:
         with httpx.Client(base_url=service.url) as client:
             for key in ("x", "a-key-for-this-tesT", "a-key-for-this-test2"):

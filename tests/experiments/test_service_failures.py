@@ -169,11 +169,15 @@ def test_a_request_that_is_open_is_answered_before_the_service_ends(tmp_path, nu
 
 
 def test_without_its_parent_no_process_stays(tmp_path):
-    with started(tmp_path / "store.db", *OPTIONS) as service:
+    own = tmp_path / "tmp"
+    own.mkdir()
+    with started(tmp_path / "store.db", *OPTIONS, environment={"TMPDIR": str(own)}) as service:
         children = [*service.children("worker"), *service.children("learner")]
         assert len(children) == 2
+        assert list(own.glob("offramp-*"))
         service.process.kill()
         assert all(ended(pid) for pid in children)
+        assert not list(own.glob("offramp-*")), "nor does a folder"
 
 
 def test_two_services_on_one_store(tmp_path):
@@ -202,9 +206,12 @@ def test_a_port_that_is_taken_is_said_in_one_line(tmp_path):
         ({"host": "0.0.0.0", "exposed": True}, "OFFRAMP_API_KEY is not set"),
         ({"host": "example.org"}, "exposed"),
         ({"workers": 0}, "workers is 0"),
-        ({"port": 70_000}, "port is 70000"),
+        ({"port": 70_000}, r"port is 70000, allowed is a whole number in 0\.\.65535"),
         ({"body_bytes": 10**8}, "body_bytes is 100000000"),
-        ({"burst": 8}, "burst is 8, allowed is a number in 256"),
+        ({"burst": 8}, r"burst is 8, allowed is 256 \(batch\) or more"),
+        ({"workers": 1.5}, r"workers is 1.5, allowed is a whole number in 1\.\."),
+        ({"exits": None}, "exits is missing"),
+        ({"store": ""}, "store is '', allowed is a path"),
         ({"streams": []}, "streams"),
         ({"streams": ["a", "a"]}, "streams"),
         ({"cuts": [9]}, "cuts"),
