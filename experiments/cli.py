@@ -1,7 +1,9 @@
 """The `offramp` command: each word after it is a Hydra program of this folder."""
 
 import importlib
+import re
 import sys
+from importlib.resources import files
 
 COMMANDS = {
     "compare": "play policies against a stream of distorted images: table, report, data",
@@ -38,6 +40,23 @@ EXTRAS = {  # what to install for a module that is missing; all others belong to
 USAGE = "usage: offramp COMMAND [key=value ...]      offramp COMMAND --help      offramp COMMAND -m key=a,b ...\n\n"
 
 
+def described(command: str) -> str:
+    """What a program is for, and its configuration with all comments, read as text; "" where it has none."""
+    conf = files("offramp.conf")
+    if not (conf / f"{command}.yaml").is_file():
+        return ""
+    text = (conf / f"{command}.yaml").read_text(encoding="utf-8").split("\nhydra:\n")[0]
+    groups = ""
+    for group in re.findall(r"^  - (\w+): \w", text, re.MULTILINE):
+        names = sorted(path.name[:-5] for path in (conf / group).iterdir() if path.name.endswith(".yaml"))
+        groups += f"\n  {group}={'|'.join(names)}"
+    choices = f"\n\nWhat the groups under `defaults` may be:{groups}" if groups else ""
+    return (
+        f"offramp {command}: {COMMANDS[command]}\n\nEvery option with its default; change one by key=value.\n\n"
+        f"{text.rstrip()}{choices}\n\nAfter key=value words, --help shows the configuration that they make."
+    )
+
+
 def main() -> None:
     """Entry point of the command line."""
     arguments = sys.argv[1:]
@@ -46,10 +65,18 @@ def main() -> None:
         return
     if arguments[0] not in COMMANDS:
         sys.exit(f"offramp: there is no command {arguments[0]!r}, allowed are {', '.join(COMMANDS)}")
+    asks = bool({"-h", "--help"} & set(arguments[1:]))
+    text = described(arguments[0]) if asks else ""
+    if text and len(arguments) == 2:  # needs none of the program's own modules
+        print(text)
+        return
     sys.argv = [f"offramp {arguments[0]}", *arguments[1:]]
     try:
         module = importlib.import_module(f"offramp.experiments.{MODULES.get(arguments[0], arguments[0])}")
     except ModuleNotFoundError as error:
+        if text:
+            print(text)
+            return
         extra = next((extra for extra, names in EXTRAS.items() if error.name in names), "experiments")
         sys.exit(f"offramp {arguments[0]} needs {error.name}: pip install 'offramp[{extra}]'")
     module.main()

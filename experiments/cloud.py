@@ -44,7 +44,9 @@ def run(cfg: DictConfig) -> None:
     """Serve until the process is told to end; what is being answered is answered."""
     key = os.environ.get(KEY)
     if cfg.host not in ("127.0.0.1", "::1", "localhost") and not key:
-        raise ValueError(f"host is {cfg.host}, allowed without a key is 127.0.0.1: put a key into {KEY}")
+        raise ValueError(
+            f"host is {cfg.host}, allowed without a key is 127.0.0.1: put a key into {KEY}, here and at the edge"
+        )
     found = loaded(cfg, open_cache(cfg.cache))
     half = CloudNetwork(found.network, found.codecs, temperatures=found.temperatures, experts=found.experts)
     app = CloudApp(half, key=key or None, waiting=cfg.waiting, patience_s=cfg.patience)

@@ -15,6 +15,7 @@ import hydra
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 from rich.console import Console
@@ -29,7 +30,7 @@ from offramp.environments.live.client import Client
 from offramp.environments.stream import Stream
 from offramp.environments.timed.journal import FIELDS
 from offramp.environments.timed.tables import Facts, Rounds
-from offramp.experiments.deadline.places import device_of, payloads_of
+from offramp.experiments.deadline.places import BESIDE, device_of, payloads_of
 from offramp.experiments.earlier import open_cache, write
 from offramp.experiments.edge_alarms import Listened
 from offramp.experiments.edge_check import Difference, differences
@@ -41,6 +42,10 @@ from offramp.models.distort import Distortion
 from offramp.models.halves import EdgeNetwork
 
 AHEAD = 8  # images that are distorted before their turn
+OWN = (
+    "for own images first `offramp payloads data.root=FOLDER weights=FILE`, then `offramp edge data.root=FOLDER "
+    "weights=FILE cache=FILE` with the cache that it wrote, and `offramp cloud` with the same weights and cache"
+)
 BEYOND = 60_000.0  # milliseconds that the link is laid out for after the last arrival
 Image = npt.NDArray[np.uint8]
 
@@ -58,24 +63,52 @@ def within(cache: ConfidenceCache, split: Split) -> tuple[ConfidenceCache, Split
     place = {int(sample): k for k, sample in enumerate(split.index)}
     keep = np.array([int(sample) in place for sample in test.sample])
     if not keep.any():
-        raise ValueError("the images hold none of the cache's test samples, allowed are those that it was made from")
+        raise ValueError(f"data.root holds none of the cache's test samples, allowed are its own images; {OWN}")
     test = test.select(keep)
     at = np.array([place[int(sample)] for sample in test.sample])
     mine = Split(images=split.images[at], labels=split.labels[at], index=split.index[at])
     if (mine.labels != test.label).any():
-        raise ValueError("the images have other labels than the cache's test samples, allowed are the same")
+        raise ValueError(f"data.root has other labels than the cache's test samples, allowed are its own images; {OWN}")
     return test, mine
+
+
+def beside(cfg: DictConfig, key: str, ending: str) -> str | None:
+    """What lies beside a cache that is a file, where it is there; else as configured: what ships under the name."""
+    given: str | None = cfg[key]
+    path = Path(cfg.cache).with_suffix(ending)
+    own = given == BESIDE and cfg.cache.endswith(".safetensors") and path.exists()
+    return str(path) if own else given
+
+
+def images_of(cfg: DictConfig) -> Split:
+    """The test images of the configured data.
+
+    Raises
+    ------
+    ValueError
+        They cannot be read; the message names the option.
+
+    """
+    try:
+        test: Split = instantiate(cfg.data)["test"]
+    except InstantiationException as error:
+        cause = error.__cause__
+        if not isinstance(cause, ValueError | OSError):
+            raise
+        hint = "; change data.held_out" if str(cause).startswith("held_out") else ""
+        raise ValueError(f"data: {cause}{hint}") from error
+    return test
 
 
 def world_of(cfg: DictConfig, cache: ConfidenceCache, test: ConfidenceCache) -> TimedWorld:
     """The same place as a world in time: what quotes are made from, and what a simulation would play."""
-    core = device_of(cfg.times, cfg.name, cache)
+    core = device_of(beside(cfg, "times", ".device.json"), cfg.name, cache)
     arms = Arms.grid(exits=len(cache.exits), thresholds=cfg.thresholds, raw_input_allowed=cfg.raw_input_allowed)
     if cfg.cascades is not None:
         arms = arms.joined(Arms.cascades(exits=len(cache.exits), **cfg.cascades))
     weights = instantiate(cfg.weighing, deadline_ms=cfg.deadline_ms)
     prices = Physical(edge=core.scaled(cfg.slower), cloud=core.scaled(cfg.cloud_speed), weights=weights)
-    payloads = payloads_of(cfg.payloads, cfg.name)
+    payloads = payloads_of(beside(cfg, "payloads", ".payloads.safetensors"), cfg.name)
     if payloads is not None and cfg.calibration != "raw":
         payloads = payloads.calibrated(float(cache.calibrations[cfg.calibration][0, -1]))
     world = World(
@@ -124,7 +157,10 @@ def same(cache: ConfidenceCache, half: EdgeNetwork) -> None:
         known = cache.hashes.get(part, found)
         if known != found:
             what = "network" if part == "model" else part
-            raise ValueError(f"the cache is of {what} {known[:16]}, allowed is {found[:16]}")
+            raise ValueError(
+                f"cache is of {what} {known[:16]}, allowed is {found[:16]}: give weights (and experts, router) and the "
+                "cache that was made with them"
+            )
 
 
 class Ahead:
@@ -215,7 +251,10 @@ def run(cfg: DictConfig) -> Path:
         router=router_of(cfg),
     )
     same(cache, half)
-    test, images = within(cache, instantiate(cfg.data)["test"])
+    split = images_of(cfg)
+    test, images = within(cache, split)
+    if len(split.index) == len(cache.part("test").sample) and split.hash != cache.hashes.get("test", split.hash):
+        console.print("note: the images have the cache's labels, but other pixels; quotes are made from the cache's")
     world, stream, policy = world_of(cfg, cache, test), instantiate(cfg.stream), instantiate(cfg.policy)
     facts, variants = routed(world.facts(stream.conditions), world), world.variants
     rounds, key = world.rounds(stream, horizon=cfg.horizon, seed=cfg.seed), os.environ.get(KEY) or None

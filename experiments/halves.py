@@ -21,6 +21,22 @@ EXITS = ("own", "experts")
 KEY = "OFFRAMP_CLOUD_KEY"
 
 
+def found_at(given: str | None, shipped: str, option: str) -> Path:
+    """A path that was given, or that of a file which ships with the package.
+
+    Raises
+    ------
+    ValueError
+        There is none.
+
+    """
+    path = file_of(given, shipped)
+    if not path.is_file():
+        why = f"with name={shipped.split('.')[0]} nothing ships" if given is None else f"{option} is {given}"
+        raise ValueError(f"{why}, allowed is the path of a file that exists: {option}=FILE")
+    return path
+
+
 class Loaded(NamedTuple):
     """What either half is made from."""
 
@@ -43,10 +59,10 @@ def loaded(cfg: DictConfig, cache: ConfidenceCache) -> Loaded:
         raise ValueError(f"exits is {cfg.exits!r}, allowed are {EXITS}")
     torch.set_num_threads(cfg.threads)
     network = instantiate(cfg.network)
-    load_weights(network, file_of(cfg.weights, f"{cfg.name}.safetensors"))
+    load_weights(network, found_at(cfg.weights, f"{cfg.name}.safetensors", "weights"))
     experts = None
     if cfg.exits == "experts":
-        experts = Experts.load(network, file_of(cfg.experts, f"{cfg.name}.experts.safetensors"))
+        experts = Experts.load(network, found_at(cfg.experts, f"{cfg.name}.experts.safetensors", "experts"))
     temperatures = None
     if cfg.calibration != "raw":
         if cfg.calibration not in cache.calibrations:

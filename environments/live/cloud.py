@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from offramp.bandits.rows import FloatArray, IntArray
-from offramp.environments.live.wire import HEALTH, REQUEST_BYTES, TAIL, Reply, Request, WireError, stamp
+from offramp.environments.live.wire import HEALTH, PROBES, REQUEST_BYTES, TAIL, Reply, Request, WireError, stamp
 
 Receive = Callable[[], Awaitable[dict[str, Any]]]
 Send = Callable[[dict[str, Any]], Awaitable[None]]
@@ -53,6 +53,8 @@ class _RefusedError(Exception):
 
 class CloudApp:
     """POST /v1/tail answers a question of `offramp.environments.live.wire`, GET /v1/health says that it lives.
+
+    GET /healthz and GET /readyz say the same as /v1/health: who listens has loaded the network.
 
     Parameters
     ----------
@@ -113,11 +115,11 @@ class CloudApp:
     async def _serve(self, scope: dict[str, Any], receive: Receive, send: Send) -> None:
         status, kind, body, more = 200, b"application/octet-stream", b"", []
         try:
-            if scope["path"] == HEALTH:
+            if scope["path"] in (HEALTH, *PROBES):
                 self._demand(scope["method"] in ("GET", "HEAD"), 405, "allowed is GET")
                 kind, body = b"application/json", self._health
             else:
-                self._demand(scope["path"] == TAIL, 404, f"allowed are {TAIL} and {HEALTH}")
+                self._demand(scope["path"] == TAIL, 404, f"allowed are {', '.join((TAIL, HEALTH, *PROBES))}")
                 self._demand(scope["method"] == "POST", 405, "allowed is POST")
                 body = await self._tail(scope, receive)
         except _RefusedError as refused:

@@ -11,6 +11,7 @@ import numpy.typing as npt
 from offramp.bandits.rows import FloatArray, IntArray
 
 TAIL, HEALTH = "/v1/tail", "/v1/health"
+PROBES = ("/healthz", "/readyz")  # the names that orchestrators ask for
 _REQUEST = struct.Struct("<4sBBBxQ8sII")  # magic, split, expert, flags, number, network, bytes of payload, CRC-32
 _ANSWER = struct.Struct("<4sBBHQ8sBxxxI")  # magic, split, exits that answer, classes, number, network, flags, CRC-32
 _ASK, _SAY = b"OFR1", b"OFA1"

@@ -164,6 +164,9 @@ def test_a_cloud_that_wants_another_key_is_a_cloud_that_fails(here, cloud, monke
 def test_the_cloud_answers_nobody_who_does_not_know_the_key(cloud):
     with urllib.request.urlopen(f"{cloud}/v1/health") as answer:
         assert json.load(answer)["exits"] == 7
+    for path in ("healthz", "readyz"):
+        with urllib.request.urlopen(f"{cloud}/{path}") as answer:
+            assert json.load(answer)["status"] == "ok"
     with pytest.raises(urllib.error.HTTPError, match="401"):
         urllib.request.urlopen(urllib.request.Request(f"{cloud}/v1/tail", data=b"x"))
 
@@ -186,10 +189,25 @@ def test_what_the_cloud_refuses(override, why, monkeypatch):
         cloud_program.run(cfg)
 
 
+def test_what_lies_beside_a_cache_of_ones_own_is_taken(tmp_path):
+    own = tmp_path / "mine.safetensors"
+    with initialize_config_module("offramp.conf", version_base="1.3"):
+        cfg = compose("edge", overrides=[f"cache={own}"])
+    assert edge.beside(cfg, "payloads", ".payloads.safetensors") == "beside"
+    (tmp_path / "mine.payloads.safetensors").touch()
+    assert edge.beside(cfg, "payloads", ".payloads.safetensors") == str(tmp_path / "mine.payloads.safetensors")
+    cfg.payloads = None
+    assert edge.beside(cfg, "payloads", ".payloads.safetensors") is None
+
+
 @pytest.mark.parametrize(
     ("overrides", "why"),
     [
-        (["data._target_=odd.read"], "other labels"),
+        (["data._target_=odd.read"], "other labels.*first `offramp payloads data.root=FOLDER.*cache=FILE"),
+        (["data._target_=few.read"], "none of the cache's test samples.*first `offramp payloads"),
+        (["data._target_=short.read"], "held_out is 400.*change data.held_out"),
+        (["weights=gone.safetensors"], "weights is gone.safetensors, allowed is .* weights=FILE"),
+        (["name=mine", "cache=mobilenet_v2_imagenette"], "with name=mine nothing ships, .* weights=FILE"),
         (["stream.segments=[[rain,1.0]]"], "rain"),
         (["cloud=here"], "allowed is an address"),
         (["cache=mobilenet_v2_cifar10"], "network"),
@@ -198,5 +216,7 @@ def test_what_the_cloud_refuses(override, why, monkeypatch):
 )
 def test_what_the_edge_refuses(here, overrides, why):
     (here / "odd.py").write_text(FORTY.replace("np.array([label[int(i)] for i in index])", "index * 0 + 9"))
+    (here / "few.py").write_text(FORTY.replace("index=index", "index=index + 100_000"))
+    (here / "short.py").write_text("def read(folder):\n    raise ValueError('held_out is 400, allowed are 1 to 9')\n")
     with pytest.raises(ValueError, match=why):
         played(here, "http://127.0.0.1:1", "refused", "horizon=5", *overrides)

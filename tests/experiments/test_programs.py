@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import pickle
 import subprocess
 import sys
@@ -137,6 +138,25 @@ def test_help_names_every_command(tmp_path):
         help_ = offramp(name, "--help", cwd=tmp_path)
         assert help_.returncode == 0
         assert f"offramp {name}" in help_.stdout
+
+
+@pytest.mark.parametrize("name", ["cloud", "edge"])
+def test_help_without_torch_explains_every_option(name, tmp_path):
+    (tmp_path / "torch.py").write_text("raise ModuleNotFoundError('no torch', name='torch')\n")
+    command = [sys.executable, "-m", "offramp.experiments.cli", name]
+    paths = os.environ | {"PYTHONPATH": str(tmp_path)}
+    bare = subprocess.run(command, cwd=tmp_path, env=paths, capture_output=True, text=True)
+    assert bare.returncode == 1
+    assert "needs torch" in bare.stderr
+    for more in ([], ["threads=2"]):
+        help_ = subprocess.run([*command, *more, "--help"], cwd=tmp_path, env=paths, capture_output=True, text=True)
+        assert help_.returncode == 0, help_.stderr
+    lines = help_.stdout.split("_self_")[1].split("What the groups")[0].splitlines()
+    options = [line for line in lines if ":" in line.partition("#")[0]]
+    assert len(options) > 12
+    assert [line for line in options if "#" not in line and "_target_" not in line] == []
+    assert "OFFRAMP_CLOUD_KEY" in help_.stdout
+    assert "mobilenet_v2" in help_.stdout.split("What the groups")[1]
 
 
 @pytest.mark.parametrize("group", ["policy", "stream", "world"])
