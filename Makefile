@@ -10,8 +10,8 @@ demo: .venv/experiments            ## play the main job on the embedded cache: t
 test: .venv/dev lint               ## lint, types, tests, doctests
 	$(BIN)/python -m pytest -q -m "not long" -n 2 --dist worksteal
 
-check-long: .venv/dev              ## replay against rollout: every stream, 20,000 rounds, five seeds; ten million rounds of every policy
-	$(BIN)/python -m pytest -q -m long -n 2 --dist worksteal tests/environments/test_replay.py tests/bandits/test_endurance.py tests/test_docs.py
+check-long: .venv/dev              ## what takes minutes: replay against rollout in full, ten million rounds, all kills, all tutorials, Ray Serve
+	$(BIN)/python -m pytest -q -m long -n 2 --dist worksteal
 
 fuzz: .venv/dev                    ## 100,000 forged tokens, impossible observations and mutilated files; 20,000 mutilated requests
 	$(BIN)/python tests/bandits/test_durable_fuzz.py 100000

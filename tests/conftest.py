@@ -6,6 +6,8 @@ import pytest
 from offramp.bandits import Arms, MacsAndBytes, Profile
 from offramp.environments import Condition, ConfidenceCache, World
 
+collect_ignore = ["experiments/ray_cases.py"]  # run by test_on_ray.py, in a network of its own
+
 
 @pytest.fixture(scope="session")
 def embedded():

@@ -209,7 +209,10 @@ def with_code():
     return [name for name in PAGES if blocks((DOCS / name).read_text(encoding="utf-8"))]
 
 
-@pytest.mark.parametrize("name", with_code())
+LONG = ("tutorials/own_network.md", "tutorials/policy.md", "tutorials/server.md", "tutorials/sweep.md")
+
+
+@pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.long] * (n in LONG)) for n in with_code()])
 def test_a_page_runs(name):
     command = [sys.executable, "-W", "error", __file__, str(DOCS / name)]
     done = subprocess.run(command, capture_output=True, text=True, env=environment())

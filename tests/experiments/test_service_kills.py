@@ -118,7 +118,7 @@ class Clients:
         return {"token": decision["token"], "confidence": row, "answered_at": 3, "offloaded": True}
 
 
-@pytest.mark.parametrize(("decisions", "kills"), [(20_000, 10)])
+@pytest.mark.parametrize(("decisions", "kills"), [(3_000, 4), pytest.param(20_000, 10, marks=pytest.mark.long)])
 def test_no_feedback_is_lost_or_counted_twice_whoever_is_killed(tmp_path, decisions, kills):
     victims = ["learner"] * (kills * 2 // 5) + ["worker"] * (kills - kills * 2 // 5)
     random.Random(4).shuffle(victims)
