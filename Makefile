@@ -8,7 +8,7 @@ demo: .venv/experiments            ## play the main job on the embedded cache: t
 	$(BIN)/offramp compare world=demo folder=runs/demo
 
 test: .venv/dev lint               ## lint, types, tests, doctests
-	$(BIN)/python -m pytest -q -m "not long" -n 2 --dist worksteal
+	$(BIN)/python -m pytest -q -m "not long" -n 2 --dist worksteal --durations=10
 
 check-long: .venv/dev              ## what takes minutes: replay against rollout in full, ten million rounds, all kills, all tutorials, Ray Serve
 	$(BIN)/python -m pytest -q -m long -n 2 --dist worksteal

@@ -330,6 +330,7 @@ def written(tmp_path_factory):
     return folder, json.loads((folder / "result.json").read_text(encoding="utf-8"))[NAME]
 
 
+@pytest.mark.long
 def test_every_request_is_answered_once_and_what_the_cloud_did_not_answer_is_marked(written):
     _, found = written
     run, kill = found["runs"]["split"]["live"], found["kills"]["input"]
@@ -344,6 +345,7 @@ def test_every_request_is_answered_once_and_what_the_cloud_did_not_answer_is_mar
     assert kill["killed_ms"] < kill["started_ms"] < kill["back_ms"]
 
 
+@pytest.mark.long
 def test_live_and_simulated_say_the_same_of_an_image_wherever_they_do_the_same(written):
     _, found = written
     run = found["runs"]["split"]
@@ -353,6 +355,7 @@ def test_live_and_simulated_say_the_same_of_an_image_wherever_they_do_the_same(w
     assert one["same_answer"] > 0.9
 
 
+@pytest.mark.long
 def test_the_page_is_written_from_the_record_alone_and_a_second_call_plays_nothing(written):
     folder, found = written
     page = (folder / "README.md").read_text(encoding="utf-8")
@@ -365,6 +368,7 @@ def test_the_page_is_written_from_the_record_alone_and_a_second_call_plays_nothi
     assert not list(folder.glob("*.partial"))
 
 
+@pytest.mark.long
 def test_the_profile_that_priced_the_run_is_in_the_record(written):
     _, found = written
     kept = found["runs"]["split"]["machine"]["profile"]

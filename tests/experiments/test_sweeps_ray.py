@@ -21,6 +21,7 @@ ip link set lo up || exit 77
 """
 
 
+@pytest.mark.long
 def test_two_nodes_share_a_sweep(tmp_path):
     from offramp.experiments.sweeps import dataset
 
