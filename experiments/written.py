@@ -1,8 +1,9 @@
 """The frame of a study: its record is written after each step, then figures and README are made of what was written."""
 
 import json
+import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,16 @@ from offramp.experiments.sweeps.keys import plain
 RESULT = "result.json"
 Save = Callable[[], None]
 Measure = Callable[[dict[str, Any], Save, Console], str]
+
+
+def filled(text: str, sections: Mapping[str, Callable[[], str]]) -> str:
+    """The text with each section, by the name in its marker, made anew; what has no marker there is not made."""
+    for name, made in sections.items():
+        place = re.compile(rf"(<!-- {re.escape(name)} -->\n).*?(<!-- end -->)", re.DOTALL)
+        if place.search(text):
+            table = made()
+            text = place.sub(lambda m, table=table: f"{m[1]}\n{table}\n\n{m[2]}", text)  # type: ignore[misc]
+    return text
 
 
 def run_study(

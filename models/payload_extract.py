@@ -16,10 +16,9 @@ from offramp.environments.payloads import PayloadTable
 from offramp.models.codecs import Codec, check_codecs
 from offramp.models.data import Split, normalise
 from offramp.models.distort import Distortion, Images
-from offramp.models.experts import PRISTINE
-from offramp.models.extract import Extraction, Progress, Rows, each_condition, profile_of, spoken
+from offramp.models.extract import Extraction, Progress, spoken
 from offramp.models.network import MultiExitNetwork
-from offramp.models.weights import model_hash
+from offramp.models.plain_extract import own_extraction
 
 PART = "offramp-payload-part-1"
 TIMED = 50  # images whose coding is timed, beside one to warm up
@@ -203,37 +202,21 @@ def extract_payloads(
         No condition is pristine, or the images are not of the network's size.
 
     """
-    variants, rows = variants_of(network, codecs), Rows.of(splits)
-    channels, height, width = network.input_shape
-    if rows.images.shape[1:] != (height, width, channels):
-        raise ValueError(
-            f"images have shape {rows.images.shape[1:]}, allowed is {(height, width, channels)} as the network's input"
-        )
-    hashes = {"model": model_hash(network)}
-    found = each_condition(
+    variants = variants_of(network, codecs)
+    found, extraction, rows = own_extraction(
+        network,
         lambda images: coded_answers(network, variants, images),
-        rows,
+        splits,
         distortions,
         folder,
         progress,
-        hashes=hashes,
         chunk=chunk,
         schema=PART,
         asked={"variants": [[split, codec.name, asdict(codec)] for split, codec in variants]},
     )
     encode_ms, decode_ms = coding_times(network, variants, rows.images[-TIMED - 1 :])
     return PayloadExtraction(
-        extraction=Extraction(
-            logits=[part["logits"].numpy() for part in found],
-            router=None,
-            label=rows.label,
-            sample=rows.sample,
-            split=rows.split,
-            distortions=distortions,
-            experts=(PRISTINE,),
-            profile=profile_of(network),
-            hashes={**hashes, **rows.hashes},
-        ),
+        extraction=extraction,
         variants=variants,
         bytes=[part["bytes"].numpy() for part in found],
         changed=[part["changed"].numpy() for part in found],

@@ -1,7 +1,8 @@
 """Runs a network with its own exits over distorted images, once per condition: no experts, no router, no codecs."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -53,6 +54,41 @@ def extract_plain(
         No condition is pristine, or the images are not of the network's size.
 
     """
+    _, made, _ = own_extraction(
+        network,
+        lambda images: own_answers(network, images),
+        splits,
+        distortions,
+        folder,
+        progress,
+        chunk=chunk,
+        schema=PART,
+    )
+    return made
+
+
+def own_extraction(
+    network: MultiExitNetwork,
+    answer: Callable[[Images], dict[str, Tensor]],
+    splits: Mapping[str, Split],
+    distortions: Sequence[Distortion],
+    folder: Path,
+    progress: Progress,
+    *,
+    chunk: int,
+    schema: str,
+    asked: Mapping[str, Any] | None = None,
+) -> tuple[list[dict[str, Tensor]], Extraction, Rows]:
+    """What a network without experts answers under each condition: the parts, what a cache is made of, and the images.
+
+    Parameters
+    ----------
+    answer
+        Gives at least "logits" as `own_answers` does, for a chunk of images.
+    network, splits, distortions, folder, progress, chunk, schema, asked
+        As for `extract_plain` and `offramp.models.extract.each_condition`.
+
+    """
     rows = Rows.of(splits)
     channels, height, width = network.input_shape
     if rows.images.shape[1:] != (height, width, channels):
@@ -61,16 +97,17 @@ def extract_plain(
         )
     hashes = {"model": model_hash(network)}
     found = each_condition(
-        lambda images: own_answers(network, images),
+        answer,
         rows,
         distortions,
         folder,
         progress,
         hashes=hashes,
         chunk=chunk,
-        schema=PART,
+        schema=schema,
+        asked=asked,
     )
-    return Extraction(
+    made = Extraction(
         logits=[part["logits"].numpy() for part in found],
         router=None,
         label=rows.label,
@@ -81,3 +118,4 @@ def extract_plain(
         profile=profile_of(network),
         hashes={**hashes, **rows.hashes},
     )
+    return found, made, rows

@@ -1,10 +1,11 @@
 """The study's tables as Markdown, written between the markers of its README."""
 
-import re
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import Any
 
 from offramp.experiments.deadline.places import BUSY, CALM, PRISTINE
+from offramp.experiments.written import filled
 
 Found = dict[str, Any]
 ARRIVALS = {CALM: "nothing waits", BUSY: "with a queue"}
@@ -301,10 +302,4 @@ def fill(text: str | None, kept: dict[str, Found]) -> str:
     if text is None:
         blocks = [f"## {c}: {s}\n\n<!-- {c} {s} -->\n<!-- end -->" for c in kept for s in SECTIONS]
         text = "\n\n".join(["# Missed deadlines", *blocks]) + "\n"
-    for cache, found in kept.items():
-        for section, made in SECTIONS.items():
-            place = re.compile(rf"(<!-- {re.escape(cache)} {section} -->\n).*?(<!-- end -->)", re.DOTALL)
-            if place.search(text):
-                table = made(found)
-                text = place.sub(lambda m, table=table: f"{m[1]}\n{table}\n\n{m[2]}", text)  # type: ignore[misc]
-    return text
+    return filled(text, {f"{c} {s}": partial(made, found) for c, found in kept.items() for s, made in SECTIONS.items()})

@@ -1,7 +1,7 @@
 """The study's tables as Markdown, written between the markers of its README."""
 
-import re
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from offramp.experiments.expert_branches.mixed import ANY_EXIT, BY_LABELS, DISTORTED, POLICIES, WHOLE
@@ -16,6 +16,7 @@ from offramp.experiments.expert_branches.systems import (
     SUREST,
     SYSTEMS,
 )
+from offramp.experiments.written import filled
 
 Found = dict[str, Any]
 Kept = dict[str, Found]
@@ -244,8 +245,4 @@ def fill(text: str | None, kept: Kept) -> str:
     """The README with each section between its markers written anew; without a README, the sections alone."""
     if text is None:
         text = "\n\n".join(f"## {name.capitalize()}\n\n<!-- {name} -->\n<!-- end -->" for name in SECTIONS) + "\n"
-    for name, made in SECTIONS.items():
-        found = re.compile(rf"(<!-- {name} -->\n).*?(<!-- end -->)", re.DOTALL)
-        if found.search(text):
-            text = found.sub(rf"\1\n{made(kept)}\n\n\2", text)
-    return text
+    return filled(text, {name: partial(made, kept) for name, made in SECTIONS.items()})

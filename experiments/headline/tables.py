@@ -1,7 +1,7 @@
 """The study's tables as Markdown, written between the markers of its README."""
 
-import re
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from offramp.experiments.expert_branches.systems import EXPERTS, PRISTINE
@@ -9,6 +9,7 @@ from offramp.experiments.expert_branches.tables import grid, number, with_interv
 from offramp.experiments.headline.playing import BEST, FIRST, ISPLITEE, OURS, PLAIN, PLAYERS, SEND, STAYS, WHOLE
 from offramp.experiments.headline.prices import AUTHORS, CLAIMED, PAPER
 from offramp.experiments.headline.study import GAINED, SAVED
+from offramp.experiments.written import filled
 
 Found = dict[str, Any]
 Kept = dict[str, Found]
@@ -159,12 +160,7 @@ def fill(text: str | None, kept: Kept) -> str:
     """The README with each section between its markers written anew; without a README, the sections alone."""
     if text is None:
         text = "\n\n".join(f"## {name.capitalize()}\n\n<!-- {name} -->\n<!-- end -->" for name in SECTIONS) + "\n"
-    for name, made in SECTIONS.items():
-        block = re.compile(rf"(<!-- {name} -->\n).*?(<!-- end -->)", re.DOTALL)
-        if block.search(text):
-            body = made(kept)
-            text = block.sub(lambda m, body=body: f"{m[1]}\n{body}\n\n{m[2]}", text)  # type: ignore[misc]
-    return text
+    return filled(text, {name: partial(made, kept) for name, made in SECTIONS.items()})
 
 
 def said(found: Found) -> str:

@@ -1,7 +1,7 @@
 """The study's tables as Markdown, written between the markers of its README, and what was to be shown."""
 
-import re
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,7 @@ from offramp.experiments.joint_policy.sums import (
     worlds_of,
 )
 from offramp.experiments.results import interval
+from offramp.experiments.written import filled
 
 Found = dict[str, Any]
 Kept = dict[str, Found]
@@ -270,10 +271,5 @@ def fill(text: str | None, kept: Kept) -> str:
     if text is None:
         blocks = [f"## {c}: {s}\n\n<!-- {c} {s} -->\n<!-- end -->" for c in kept for s in SECTIONS]
         text = "\n\n".join(["# The joint policy", *blocks]) + "\n"
-    for cache, found in kept.items():
-        for section, made in SECTIONS.items():
-            place = re.compile(rf"(<!-- {re.escape(cache)} {section} -->\n).*?(<!-- end -->)", re.DOTALL)
-            if place.search(text):
-                table = made(cache, found)
-                text = place.sub(lambda m, table=table: f"{m[1]}\n{table}\n\n{m[2]}", text)  # type: ignore[misc]
-    return text
+    makers = {f"{c} {s}": partial(made, c, found) for c, found in kept.items() for s, made in SECTIONS.items()}
+    return filled(text, makers)

@@ -1,6 +1,5 @@
 """The study's tables as Markdown, written between the markers of its README, and what was to be shown."""
 
-import re
 from collections.abc import Callable
 from typing import Any
 
@@ -22,6 +21,7 @@ from offramp.experiments.live.sums import (
     verdict,
 )
 from offramp.experiments.results import interval
+from offramp.experiments.written import filled
 
 Found = dict[str, Any]
 Kept = dict[str, Found]
@@ -260,13 +260,7 @@ def fill(text: str | None, kept: Kept) -> str:
     if text is None:
         blocks = [f"## {c}: {s}\n\n<!-- {c} {s} -->\n<!-- end -->" for c in kept for s in sections(kept[c])]
         text = "\n\n".join(["# Live and simulated", *blocks]) + "\n"
-    for cache, found in kept.items():
-        for section, made in sections(found).items():
-            place = re.compile(rf"(<!-- {re.escape(cache)} {re.escape(section)} -->\n).*?(<!-- end -->)", re.DOTALL)
-            if place.search(text):
-                table = made()
-                text = place.sub(lambda m, table=table: f"{m[1]}\n{table}\n\n{m[2]}", text)  # type: ignore[misc]
-    return text
+    return filled(text, {f"{c} {s}": made for c, found in kept.items() for s, made in sections(found).items()})
 
 
 def verdicts(found: Found) -> str:

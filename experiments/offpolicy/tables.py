@@ -1,7 +1,6 @@
 """The study's tables as Markdown, written between the markers of its README."""
 
 import math
-import re
 from collections.abc import Callable
 from typing import Any
 
@@ -9,6 +8,7 @@ from offramp.experiments.joint_policy.statistics import paired
 from offramp.experiments.joint_policy.tables import grid, number
 from offramp.experiments.offpolicy.estimators import ADAPTIVE, DR, IPS, NAMES, SNIPS
 from offramp.experiments.results import interval
+from offramp.experiments.written import filled
 
 Found = dict[str, Any]
 TITLES = {IPS: "IPS", SNIPS: "SNIPS", DR: "DR", ADAPTIVE: "adaptive DR"}
@@ -154,10 +154,4 @@ def fill(text: str | None, kept: dict[str, Found]) -> str:
     if text is None:
         blocks = [f"## {c}: {s}\n\n<!-- {c} {s} -->\n<!-- end -->" for c in kept for s in sections(kept[c])]
         text = "\n\n".join(["# Evaluation from logs", *blocks]) + "\n"
-    for cache, found in kept.items():
-        for section, made in sections(found).items():
-            place = re.compile(rf"(<!-- {re.escape(cache)} {re.escape(section)} -->\n).*?(<!-- end -->)", re.DOTALL)
-            if place.search(text):
-                table = made()
-                text = place.sub(lambda m, table=table: f"{m[1]}\n{table}\n\n{m[2]}", text)  # type: ignore[misc]
-    return text
+    return filled(text, {f"{c} {s}": made for c, found in kept.items() for s, made in sections(found).items()})
