@@ -1,6 +1,7 @@
 # Each target makes its own .venv when there is none; PYTHON says with which interpreter (3.11 or newer).
 PYTHON ?= python3
 BIN := .venv/bin
+SECOND := experiments/caches/mobilenet_v2_cifar10_seed1.safetensors# of the second training; not in the package
 
 .PHONY: demo test check-long fuzz bench docs studies lint clean
 
@@ -17,20 +18,22 @@ fuzz: .venv/dev                    ## 100,000 forged tokens, impossible observat
 	$(BIN)/python tests/bandits/test_durable_fuzz.py 100000
 	OFFRAMP_FUZZ_CASES=20000 $(BIN)/python -m pytest -q tests/experiments/test_service_fuzz.py
 
-bench: .venv/dev                   ## ratios against C, river and the plain backbone, measured in one run
-	$(BIN)/python benchmarks/run.py --out runs/bench.json
+bench: .venv/bench                 ## the whole table, against C, river, lightrl and MABWiser: printed, kept, and written into README and docs
+	$(BIN)/python benchmarks/run.py
 
 docs: .venv/dev                    ## the documentation, in build/site
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 studies: .venv/dev                 ## every study from the caches that ship; ANEW=1 plays again what is there already
 	@test -z "$(ANEW)" || rm -f $(foreach s,joint_policy link_change deadline payload,experiments/$(s)/result.json)
-	@for s in expert_branches calibration headline; do for c in mobilenet_v2_cifar10 alexnet_cifar10; do \
+	@for s in expert_branches calibration headline; do for c in mobilenet_v2_cifar10 alexnet_cifar10 $(SECOND); do \
 	  $(BIN)/offramp $$s cache=$$c folder=experiments/$$s || exit 1; done; done
 	$(BIN)/offramp joint_policy folder=experiments/joint_policy
 	$(BIN)/offramp joint_policy folder=experiments/joint_policy cache=alexnet_cifar10 settings=mobilenet_v2_cifar10
 	@for s in link_change deadline payload offpolicy papers; do $(BIN)/offramp $$s folder=experiments/$$s || exit 1; done
+	$(BIN)/offramp live play=false folder=experiments/live
 	$(BIN)/offramp compare world=demo folder=runs/demo
+	$(BIN)/python -m offramp.experiments.front_page
 
 lint: .venv/dev                    ## ruff and mypy
 	$(BIN)/ruff check .
@@ -47,6 +50,10 @@ lint: .venv/dev                    ## ruff and mypy
 .venv/dev: .venv/bin/python pyproject.toml setup.py
 	$(BIN)/python -m pip install -q --disable-pip-version-check -e '.[dev]'
 	touch $@ .venv/experiments
+
+.venv/bench: .venv/dev
+	$(BIN)/python -m pip install -q --disable-pip-version-check -e '.[bench]'
+	touch $@
 
 clean:
 	rm -rf .venv runs build dist *.egg-info src/*.egg-info

@@ -34,10 +34,10 @@ def demo(tmp_path_factory):
 
 def test_the_table_is_what_the_demo_prints(demo):
     """Another processor's logarithm may turn a close choice, so the last digit may differ by its interval."""
-    readme = rows((ROOT / "README.md").read_text(encoding="utf-8"))
-    assert readme.keys() == demo.keys()
-    assert len(readme) == 3 * 12
-    for key, numbers in readme.items():
+    shown = rows((ROOT / "docs" / "results" / "index.md").read_text(encoding="utf-8"))
+    assert shown.keys() == demo.keys()
+    assert len(shown) == 3 * 12
+    for key, numbers in shown.items():
         assert len(numbers) == len(demo[key]), key
         for mean, half, again in zip(numbers[::2], numbers[1::2], demo[key][::2], strict=True):
             assert again == pytest.approx(mean, abs=max(2 * half, 0.11), rel=0.005), key

@@ -20,13 +20,12 @@ from offramp.environments.payloads import PayloadTable
 from offramp.environments.timed import TimedWorld, rollout_timed
 from offramp.environments.timed.play import BEYOND
 from offramp.environments.timed.tables import FIELDS, Facts, Rounds
-from offramp.experiments.earlier import open_cache, title
+from offramp.experiments.earlier import open_cache, open_payloads, title
 from offramp.experiments.link_change.cases import prepared
 from offramp.experiments.live import scene
 from offramp.experiments.live.machine import (
     calibrated,
     mean_profile,
-    rested,
     steadiness,
     through_the_half,
     through_the_server,
@@ -68,10 +67,7 @@ class Ready:
 def opened(cfg: DictConfig) -> Ready:
     """Everything that a live run needs; refuses what is missing in one line each."""
     torch.set_num_threads(1)
-    cache = open_cache(cfg.cache)
-    table = PayloadTable.load(cfg.cache.replace(".safetensors", ".payloads.safetensors")) if cfg.cache.endswith(
-        ".safetensors"
-    ) else PayloadTable.embedded(cfg.cache)  # fmt: skip
+    cache, table = open_cache(cfg.cache), open_payloads(cfg.cache)
     temperatures = None if cfg.calibration == "raw" else np.array(cache.calibrations[cfg.calibration][0])
     test, payloads = prepared(cache, table, cfg.calibration)
     images = photographs(None if cfg.photographs is None else Path(cfg.photographs), test)
@@ -111,7 +107,7 @@ def first(rounds: Rounds, n: int) -> Rounds:
 def timed(cfg: DictConfig, ready: Ready, half: EdgeNetwork, url: str) -> Found:
     """How quick the machine is now: parts after a rest and without one, coding, and the cloud through its server."""
     own = through_the_half(half, ready.network, ready.images.images, rest_ms=cfg.every_ms, repeats=cfg.repeats)
-    cold = rested(ready.network, rest_ms=cfg.every_ms, repeats=max(2, cfg.repeats // 3))
+    cold = measure(ready.network, warm_up=3, repeats=max(2, cfg.repeats // 3), pace=cfg.every_ms / 1e3)
     warm = measure(ready.network, repeats=cfg.repeats)
     profile = mean_profile(own, "this machine, after a rest, by the edge's program")
     variants = staged(cfg, ready, profile).world().variants
@@ -167,8 +163,12 @@ def warm_up(stage: Stage, rounds: Rounds, url: str) -> None:
 
 
 def study(cfg: DictConfig, kept: Found, save: Callable[[], None], console: Console) -> str:
-    """Add one cache to the record, run after run; returns its name."""
+    """Add one cache to the record, run after run, or leave the record as it is; returns the cache's name."""
     name = title(open_cache(cfg.cache), cfg.cache)
+    if not cfg.play:
+        if name not in kept:
+            raise ValueError(f"play is false and the folder holds no record of {name}, allowed is play=true")
+        return name
     config = {key: OmegaConf.to_container(cfg)[key] for key in RECORDED}  # type: ignore[index,call-overload]
     kill = OmegaConf.to_container(cfg.kill)
     made = hashlib.sha256(repr((config, version("offramp"))).encode()).hexdigest()[:16]

@@ -14,7 +14,7 @@ from rich.console import Console
 from offramp.experiments.compare import plain
 from offramp.experiments.earlier import earlier, shortened, write
 from offramp.experiments.papers.page import Page
-from offramp.experiments.refusals import in_one_line
+from offramp.experiments.refusals import in_one_line, whole_numbers
 
 CLAIMS = {
     "isplitee": "I-SplitEE: cost lower by 55 %, accuracy by at most 5 points, at every distortion",
@@ -30,6 +30,14 @@ QUICK = {
     "splitee": {"conditions": ["pristine"], "offloads": [1.0, 5.0], "thresholds": [0.85], "horizon": 400},
     "adaee": {"cuts": [1], "overheads": [0.05], "horizon": 2000, "change": {"rounds": 500}},
 }
+LEAST = {
+    "seeds": 2,
+    "threads": 1,
+    "isplitee.horizon": 1,
+    "splitee.horizon": 1,
+    "adaee.horizon": 100,
+    "adaee.change.rounds": 100,
+}
 
 
 def check(cfg: DictConfig) -> DictConfig:
@@ -38,16 +46,7 @@ def check(cfg: DictConfig) -> DictConfig:
         cfg = OmegaConf.merge(cfg, QUICK)  # type: ignore[assignment]
     if cfg.claim not in ("all", *CLAIMS):
         raise ValueError(f"claim is {cfg.claim!r}, allowed are all, {', '.join(CLAIMS)}")
-    for name, value, least in (
-        ("seeds", cfg.seeds, 2),
-        ("threads", cfg.threads, 1),
-        ("isplitee.horizon", cfg.isplitee.horizon, 1),
-        ("splitee.horizon", cfg.splitee.horizon, 1),
-        ("adaee.horizon", cfg.adaee.horizon, 100),
-        ("adaee.change.rounds", cfg.adaee.change.rounds, 100),
-    ):
-        if not (isinstance(value, int) and value >= least):
-            raise ValueError(f"{name} is {value!r}, allowed is a whole number, {least} or more")
+    whole_numbers(cfg, LEAST)
     return cfg
 
 

@@ -88,12 +88,6 @@ def judged(checks: Sequence[Check]) -> str:
     )
 
 
-def grid(heads: Sequence[str], rows: Sequence[Sequence[str]], words: int = 1) -> str:
-    """A Markdown table; the first so many columns hold words, the rest numbers."""
-    rule = ["---"] * words + ["--:"] * (len(heads) - words)
-    return "\n".join(f"| {' | '.join(row)} |" for row in [list(heads), rule, *map(list, rows)])
-
-
 def pm(value: dict[str, float], digits: int = 1) -> str:
     """Mean and half-width of an interval."""
     return f"{value['mean']:.{digits}f} ±{value['half']:.{digits}f}"

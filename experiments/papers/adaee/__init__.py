@@ -6,14 +6,17 @@ from typing import Any
 import matplotlib
 import numpy as np
 from matplotlib import pyplot as plt
+from matplotlib.axes import Axes
+from matplotlib.ticker import MultipleLocator
 from omegaconf import DictConfig
 
 from offramp.bandits import AdaEE, Arm, Arms, PaperUnits, Policy, Restarting, TwoWindow
 from offramp.bandits.rows import FloatArray
 from offramp.environments import Abrupt, ConfidenceCache, World
 from offramp.experiments.earlier import open_cache, title
-from offramp.experiments.figures import STYLE, svg
-from offramp.experiments.papers.page import Check, Found, Page, grid, pm
+from offramp.experiments.figures import STYLE, plain, svg
+from offramp.experiments.markdown import grid
+from offramp.experiments.papers.page import Check, Found, Page, pm
 from offramp.experiments.papers.playing import traces, under
 from offramp.experiments.results import interval
 
@@ -292,35 +295,57 @@ def context(change: Found) -> str:
     return grid(["AdaEE", *CHANGE, "one state less a fresh start", "one state less the detector's"], body)
 
 
+def _end(ax: Axes, played: Found, colour: str) -> None:
+    """The interval of a regret at the end of a curve."""
+    ax.errorbar(
+        played["rounds"][-1], played["final"]["mean"], yerr=played["final"]["half"], color=colour, capsize=3, lw=1.2
+    )
+
+
 def draw(found: Found) -> str:
     """Regret over time, and over the contexts."""
     with plt.rc_context(STYLE | {"svg.hashsalt": "adaee"}):
         figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4.6))
         cut, overhead = found["cuts"][-1], found["grown"][0]["overhead"]
+        dashes = dict(zip(LOOK, ("-", "-.", "--"), strict=True))
         for r in found["grown"]:
             if (r["cut"], r["overhead"]) == (cut, overhead):
-                left.plot(r["rounds"], r["regret"], color=LOOK[r["policy"]], label=r["policy"])
+                left.plot(r["rounds"], r["regret"], color=LOOK[r["policy"]], ls=dashes[r["policy"]], label=r["policy"])
+                _end(left, r, LOOK[r["policy"]])
                 if r["policy"] == PUBLISHED:
                     x = np.array(r["rounds"])
                     slope, label = r["clairvoyant_slope"], "the best threshold, against the clairvoyant"
-                    left.plot(x, x * slope, color="#7f7f7f", ls="--", label=label)
+                    left.plot(x, x * slope, color="#7f7f7f", ls=":", label=label)
         title_ = f"{found['context']}, exit {cut}, overhead {overhead:g}"
         left.set(
-            xscale="log", yscale="log", xlabel="rounds", ylabel="regret (confidence)", title=title_, ylim=(0.1, None)
+            xscale="log",
+            yscale="log",
+            xlabel="rounds",
+            ylabel="regret (units of confidence)",
+            title=title_,
+            ylim=(0.1, None),
         )
         change = found["change"]
         for (name, row), line in zip(change["widths"].items(), (":", "-"), strict=True):
             for way, colour in CHANGE.items():
                 played = row["played"][way]
                 right.plot(played["rounds"], played["regret"], color=colour, ls=line, label=f"{way}, {name}")
+                _end(right, played, colour)
         for k, name in enumerate(change["contexts"]):
             right.axvline(k * change["rounds"], color="#bbb", lw=0.8)
             right.text(
                 k * change["rounds"], 1.0, f" {name}", va="bottom", fontsize=8, transform=right.get_xaxis_transform()
             )
-        right.set(xlabel="rounds")
+        plain(left.xaxis)
+        plain(left.yaxis)
+        right.set(xlabel="rounds", ylabel="regret (units of confidence)")
+        right.xaxis.set_major_locator(MultipleLocator(change["rounds"]))
+        right.xaxis.set_major_formatter("{x:,.0f}")
         right.set_title(f"the context changes, exit {change['cut']}, overhead {change['overhead']:g}", pad=18)
-        for ax in (left, right):
-            ax.legend(frameon=False, fontsize=7, loc="upper left")
-        figure.suptitle(f"{found['cache']}: mean of n = {found['seeds']} seeds", fontsize=9)
+        for ax, columns in ((left, 1), (right, 2)):
+            ax.title.set_fontsize(10)
+            ax.legend(frameon=False, fontsize=7, loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=columns)
+        figure.suptitle(
+            f"{found['cache']}: mean of n = {found['seeds']} seeds; bars at the end: 95 % intervals", fontsize=9
+        )
         return svg(figure, "adaee") + "\n"

@@ -5,19 +5,21 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import matplotlib
+import numpy as np
 from matplotlib import pyplot as plt
 from omegaconf import DictConfig
 
+from offramp.environments.reliability import wilson
 from offramp.experiments.calibration.papers import EFFECT, SOURCE
+from offramp.experiments.calibration.record import unpacked
 from offramp.experiments.calibration.samples import PRISTINE
-from offramp.experiments.calibration.study import unpacked
-from offramp.experiments.figures import STYLE, svg
-from offramp.experiments.papers.page import Check, Found, Page, grid
+from offramp.experiments.figures import CALIBRATED, STYLE, svg
+from offramp.experiments.markdown import grid
+from offramp.experiments.papers.page import Check, Found, Page
 from offramp.experiments.papers.studies import record
 
 matplotlib.use("Agg")
 CALIBRATIONS = ("raw", "global", "exit")  # none, one temperature, one for each exit
-LOOK = {"raw": ("#d1495b", "s"), "global": ("#1b6ca8", "o"), "exit": ("#2e933c", "^")}
 CONDITION, TARGET, NETWORKS = "pristine", 0.8, ("mobilenet_v2_cifar10", "alexnet_cifar10")
 OF_EFFECT = (
     "calibration", "target", "edge_probability", "edge_accuracy", "outage", "outage_low", "outage_high", "accuracy", "n"
@@ -180,7 +182,8 @@ def draw(found: Found) -> str:
         )
         for column, name in zip(axes.T, names, strict=True):
             rows = found["networks"][name]["effect"]
-            for kind, (colour, mark) in LOOK.items():
+            for kind in CALIBRATIONS:
+                label, colour, mark = CALIBRATED[kind]
                 own = sorted((r for r in rows if r["calibration"] == kind), key=lambda r: float(r["target"]))
                 x = [r["target"] for r in own]
                 low = [100.0 * (r["outage"] - r["outage_low"]) for r in own]
@@ -193,13 +196,22 @@ def draw(found: Found) -> str:
                     marker=mark,
                     ms=4,
                     lw=1,
-                    label=kind,
+                    label=label,
                 )
-                column[1].plot(x, [100.0 * r["edge_probability"] for r in own], color=colour, marker=mark, ms=4, lw=1)
+                share, n = np.array([r["edge_probability"] for r in own]), np.array([r["n"] for r in own])
+                few, many = wilson(np.round(share * n), n)
+                column[1].errorbar(
+                    x, 100.0 * share, yerr=100.0 * np.array([share - few, many - share]), color=colour, marker=mark,
+                    ms=4, lw=1,
+                )  # fmt: skip
             column[0].set_title(f"{name}, n = {rows[0]['n']:,} images", fontsize=10)
-            column[1].set_xlabel("target")
+            column[1].set_xlabel("target p_tar (confidence)")
         axes[0][0].set_ylabel("outage (% of batches)")
         axes[1][0].set_ylabel("answered at the edge (%)")
         axes[0][0].legend(frameon=False)
-        figure.suptitle("Exits for undistorted images, on such images; 95 % intervals over shuffles", fontsize=9)
+        figure.suptitle(
+            "exits for undistorted images, on such images; 95 % intervals: outage over shuffles into batches, share by "
+            "Wilson",
+            fontsize=9,
+        )
         return svg(figure, "calibration") + "\n"

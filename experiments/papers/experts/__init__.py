@@ -10,7 +10,8 @@ from offramp.experiments.expert_branches.pictures import levels as picture
 from offramp.experiments.expert_branches.systems import EXPERTS, PRISTINE_CALIBRATED
 from offramp.experiments.expert_branches.tables import PAPER, number, triple
 from offramp.experiments.figures import STYLE, svg
-from offramp.experiments.papers.page import Check, Found, Page, grid
+from offramp.experiments.markdown import grid
+from offramp.experiments.papers.page import Check, Found, Page
 from offramp.experiments.papers.studies import record
 
 SLACK = 0.02

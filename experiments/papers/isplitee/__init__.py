@@ -12,8 +12,10 @@ from offramp.bandits import Arms, FinalExit, ISplitEE, OffloadFirst, PaperUnits,
 from offramp.environments import World
 from offramp.experiments.earlier import open_cache, title
 from offramp.experiments.figures import STYLE, svg
-from offramp.experiments.papers.page import Check, Found, Page, grid, pm, surely_at_least
+from offramp.experiments.markdown import grid
+from offramp.experiments.papers.page import Check, Found, Page, pm, surely_at_least
 from offramp.experiments.papers.playing import beside, means, traces, under
+from offramp.experiments.results import interval
 
 matplotlib.use("Agg")
 THRESHOLD, OFFLOAD = 0.5, 0.5
@@ -184,24 +186,28 @@ def draw(found: Found) -> str:
                 color=colour, marker=mark, ls="none", ms=5, elinewidth=0.7, label=who,
             )  # fmt: skip
             prices = sorted({r["offload"] for r in found["rows"]})
-            mean = [
-                np.mean([r["policies"][who]["saved"]["mean"] for r in found["rows"] if r["offload"] == o])
+            over = [
+                interval([r["policies"][who]["saved"]["mean"] for r in found["rows"] if r["offload"] == o])
                 for o in prices
             ]
-            right.plot(prices, mean, color=colour, marker=mark, ms=5, lw=1)
-        left.axvline(SAVED, color="#444", lw=0.9, ls="--")
-        left.axhline(-LOST, color="#444", lw=0.9, ls="--")
+            mean, half = ([one[k] for one in over] for k in ("mean", "half"))
+            right.errorbar(prices, mean, yerr=half, color=colour, marker=mark, ms=5, lw=1, elinewidth=0.7)
+        left.axvline(SAVED, color="#444", lw=0.9, ls="--", label=f"claimed: {SAVED:g} % of the cost saved")
+        left.axhline(-LOST, color="#444", lw=0.9, ls=":", label=f"claimed: at most {LOST:g} points lost")
         right.axhline(SAVED, color="#444", lw=0.9, ls="--")
         left.set(
             xlabel="cost saved (%)",
             ylabel="accuracy against the final exit (points)",
-            title=f"o = {OFFLOAD:g}, a point for each distortion",
+            title=f"an offload at {OFFLOAD:g}, a point for each distortion",
         )
-        right.set(xlabel="price of an offload", ylabel="cost saved (%)", title="mean over the distortions")
-        left.legend(frameon=False, fontsize=8)
+        right.set(xlabel="price of an offload (cost units)", ylabel="cost saved (%)", title="mean over the distortions")
+        for ax in (left, right):
+            ax.title.set_fontsize(10)
+        handles, labels = left.get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside lower center", ncols=4, frameon=False, fontsize=8)
         figure.suptitle(
-            f"{found['cache']}: {found['horizon']:,} rounds, mean and 95 % interval, n = {found['seeds']} seeds; "
-            "dashed: claimed",
+            f"{found['cache']}: {found['horizon']:,} rounds, mean and 95 % interval over n = {found['seeds']} seeds; "
+            f"right: over {len(at)} distortions",
             fontsize=9,
         )
         return svg(figure, "isplitee") + "\n"

@@ -23,7 +23,8 @@ from offramp.experiments.expert_branches.systems import (
     views,
 )
 from offramp.experiments.figures import STYLE, svg
-from offramp.experiments.papers.page import Check, Found, Page, grid
+from offramp.experiments.markdown import grid
+from offramp.experiments.papers.page import Check, Found, Page
 
 matplotlib.use("Agg")
 LOOK = {PRISTINE: ("#d1495b", "s"), PRISTINE_CALIBRATED: ("#e0a000", "D"), EXPERTS: ("#1b6ca8", "o")}
@@ -205,7 +206,7 @@ def draw(found: Found) -> str:
         axes[0][0].legend(frameon=False, fontsize=8)
         figure.suptitle(
             f"{found['cache']}: cascade of {found['edge_exits']} edge exits, target {target:g}, n = "
-            f"{found['images']:,} images at each level, 95 % intervals",
+            f"{found['images']:,} images at each level, 95 % intervals over images",
             fontsize=9,
         )
         return svg(figure, "latency") + "\n"

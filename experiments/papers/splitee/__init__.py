@@ -13,7 +13,8 @@ from offramp.environments import World
 from offramp.environments.trace import Trace
 from offramp.experiments.earlier import open_cache, title
 from offramp.experiments.figures import STYLE, svg
-from offramp.experiments.papers.page import Check, Found, Page, grid, pm, surely_at_least
+from offramp.experiments.markdown import grid
+from offramp.experiments.papers.page import Check, Found, Page, pm, surely_at_least
 from offramp.experiments.papers.playing import beside, means, traces, under
 from offramp.experiments.results import interval
 
