@@ -63,5 +63,5 @@ def experts(quick: bool) -> Iterator[Row]:
         torch.set_num_threads(before)
     name = "router + expert's exits / own exits"
     yield of(f"{name}, batch of {BATCH}", taken[:, 1] / taken[:, 2], "x", target=1.05)
-    yield of("· router alone", taken[:, 3] / BATCH * 1e6, "us an image")
+    yield of("· router alone", taken[:, 3] / BATCH * 1e6, "µs an image")
     yield of(f"{name}, one image", taken[:, 4] / taken[:, 5], "x")

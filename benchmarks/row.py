@@ -30,6 +30,8 @@ class Row:
         Is the target a lower bound?
     note
         What else a reader should know; why there is no value, where there is none.
+    reason
+        Why the target is missed, should it be.
 
     """
 
@@ -42,12 +44,15 @@ class Row:
     target: float | None = None
     at_least: bool = False
     note: str = ""
+    reason: str = ""
 
     @property
     def verdict(self) -> str:
-        """Met, missed, or no target."""
+        """Met, missed, failed where there is no number, "" where nothing was asked."""
+        if self.value != self.value:
+            return "failed"
         if self.target is None:
-            return "failed" if self.value != self.value else ""
+            return ""
         met = self.value >= self.target if self.at_least else self.value <= self.target
         return "met" if met else "missed"
 

@@ -115,16 +115,18 @@ class Yardstick:
         return sums
 
 
-def textbook(arms: int, rounds: int, rows: int = 10_000) -> Callable[[], None]:
-    """UCB1 in C as the textbook prints it, on a matrix of rewards (rows, arms); a run to be timed."""
-    reward = np.random.default_rng(0).random((rows, arms)) * np.linspace(0.5, 1.0, arms)
+def textbook(reward: np.ndarray, rounds: int) -> Callable[[], np.ndarray]:
+    """UCB1 in C as textbooks print it, on a matrix of rewards (rows, arms): a run to be timed; it returns pulls."""
+    reward = np.ascontiguousarray(reward, dtype=np.float64)
+    rows, arms = reward.shape
     pulls, total = np.zeros(arms), np.zeros(arms)
     sizes = [ctypes.c_int64(n) for n in (rounds, arms, rows)]
     found = library()["ucb1_textbook"]
     found.restype = None
 
-    def run() -> None:
+    def run() -> np.ndarray:
         pulls[:] = total[:] = 0.0
         found(*sizes, *(ctypes.c_void_p(a.ctypes.data) for a in (reward, pulls, total)))
+        return pulls
 
     return run
