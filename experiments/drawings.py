@@ -1,8 +1,10 @@
 """The figures of a report that show runs, each with the numbers behind it."""
 
+import json
 import math
 import re
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,23 +16,20 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from offramp.experiments.collected import NEVER, Collected, Facet, spread
-from offramp.experiments.figures import PALETTE, STYLE, svg
+from offramp.experiments.figures import PALETTE, STYLE, shorter, svg
 
 Drawn = tuple[Figure, pd.DataFrame]
 ASIDE: dict[str, Any] = {"loc": "center left", "bbox_to_anchor": (1.01, 0.5), "frameon": False}
 SIZE = (11, 4.6)
+MARKS = "oD^v<>pPXh*"  # of policies that learn; those that do not are squares
+DASHES: tuple[Any, ...] = ("-", "-.", (0, (6, 1, 1, 1, 1, 1)))  # theirs too
 FEW = 5  # answers in a bin of one run, below which its accuracy says nothing
 
 
 def slim(figure: Figure, name: str) -> str:
     """A figure as SVG: coordinates to a tenth of a point, and what a page filters by as data attributes."""
-    text = svg(figure, name)
-    text = re.sub(r'(?<= )(?:d|x|y)="[^"]*"', lambda found: re.sub(r"\d+\.\d{2,}", _short, found[0]), text)
+    text = shorter(svg(figure, name), 1)
     return re.sub(rf'id="{re.escape(name)}-p(\d+)(?:w(\d+))?\.[^"]*"', _data, text)
-
-
-def _short(found: re.Match[str]) -> str:
-    return f"{float(found[0]):.1f}"
 
 
 def _data(found: re.Match[str]) -> str:
@@ -44,17 +43,33 @@ def mark(artists: Iterable[Artist], policy: int, price: int | None = None) -> No
         artist.set_gid(f"p{policy}{'' if price is None else f'w{price}'}.{k}")
 
 
-def look(all_: Collected, policy: str) -> tuple[int, str, str]:
-    """Number, colour and dash of a policy: the same in all figures."""
+def look(all_: Collected, policy: str) -> tuple[int, str, Any, str]:
+    """Number, colour, dash and mark of a policy: the same in all figures."""
     number = all_.policies.index(policy)
-    plain = policy.split(" · ")[0] in NEVER
-    return number, PALETTE[number % len(PALETTE)], "--" if plain else ("-", "-.", ":")[number // len(PALETTE) % 3]
+    color, dash = PALETTE[number % len(PALETTE)], DASHES[(number + number // len(PALETTE)) % len(DASHES)]
+    if policy.split(" · ")[0] in NEVER:
+        return number, color, "--", "s"
+    return number, color, dash, MARKS[number % len(MARKS)]
 
 
-def legend(axes: Axes, all_: Collected, shown: Mapping[str, str], title: str, marker: str = "") -> None:
+def head(axes: Axes, facet: Facet, all_: Collected, what: str, world: str | None = None) -> None:
+    """A line above a figure: the cache, the world, what is drawn, and how many seeds."""
+    cache = Path(json.loads(facet.frame.setting.iloc[0])["cache"]).name
+    low, high = facet.seeds
+    seeds = f"{low}" if low == high else f"{low} to {high}"
+    title = f"{cache}, world {world or all_.title(facet)}: {what}, n = {seeds} seeds"
+    axes.set_title(title, loc="left", fontsize=9)
+
+
+def legend(
+    axes: Axes, all_: Collected, shown: Mapping[str, str], title: str, *, lines: bool = True, marks: bool = True
+) -> None:
     """A legend at the side, policy -> text, whose entries are shown and hidden with their policies."""
     made = {p: look(all_, p) for p in shown}
-    signs = [Line2D([], [], color=color, ls=dash, marker=marker, ms=5) for _, color, dash in made.values()]
+    signs = [
+        Line2D([], [], color=color, ls=dash if lines else "none", marker=mark if marks else "", ms=5)
+        for _, color, dash, mark in made.values()
+    ]
     small = 9 if len(shown) <= 14 else 7
     drawn = axes.legend(signs, list(shown.values()), **ASIDE, title=title, fontsize=small)
     for policy, text, handle in zip(shown, drawn.get_texts(), drawn.legend_handles, strict=True):
@@ -88,17 +103,22 @@ def regret(facet: Facet, all_: Collected) -> Drawn:
         for policy in order:
             rounds = np.asarray(facet.policies[policy]["rounds"].iloc[0])
             mean, half, n = spread(facet.curve(policy, "regret_sum"))
-            number, color, dash = look(all_, policy)
-            lines = axes.plot(rounds, mean, dash, color=color, lw=1.6)
+            number, color, dash, _ = look(all_, policy)
+            lines = axes.plot(rounds, mean, ls=dash, color=color, lw=1.6)
             wide = np.nan_to_num(half)
             mark([*lines, axes.fill_between(rounds, mean - wide, mean + wide, color=color, alpha=0.2, lw=0)], number)
             behind.append(numbers(facet, all_, policy, round=rounds, regret=mean, half=half, n=n))
         low = 1.08 * min(0.0, *last.values())
         axes.set(xlim=(0, facet.horizon), ylim=(low, max(limit, 0.05 - low)), xlabel="round")
         axes.set_ylabel("cumulative regret (confidence units)")
+        axes.xaxis.set_major_formatter("{x:,.0f}")
+        axes.yaxis.set_major_formatter("{x:,.10g}")
+        head(axes, facet, all_, "mean and 95 % band")
         moved(axes, facet)
         notes = {p: " (leaves the axes)" if last[p] > limit else "" for p in order}
-        legend(axes, all_, {p: f"{p}: {last[p]:,.0f}{notes[p]}" for p in order}, "policy: regret at the end")
+        legend(
+            axes, all_, {p: f"{p}: {last[p]:,.0f}{notes[p]}" for p in order}, "policy: regret at the end", marks=False
+        )
     return figure, pd.concat(behind, ignore_index=True)
 
 
@@ -118,9 +138,9 @@ def recovery(facet: Facet, all_: Collected) -> Drawn | None:
         for policy in order:
             mean, half, n = found[policy]
             known = n > 0
-            number, color, dash = look(all_, policy)
-            lines = axes.plot(middle[known], mean[known], dash, marker="o", ms=4, color=color, lw=1.6)
-            low, high = (mean + sign * np.nan_to_num(half) for sign in (-1.0, 1.0))
+            number, color, dash, sign = look(all_, policy)
+            lines = axes.plot(middle[known], mean[known], ls=dash, marker=sign, ms=4, color=color, lw=1.6)
+            low, high = (mean + end * np.nan_to_num(half) for end in (-1.0, 1.0))
             band = axes.fill_between(middle[known], low[known], high[known], color=color, alpha=0.2, lw=0)
             mark([*lines, band], number)
             runs = facet.policies[policy]
@@ -139,11 +159,13 @@ def recovery(facet: Facet, all_: Collected) -> Drawn | None:
             )
         axes.axhline(facet.facts["recovered"], color="#333", lw=0.8, ls=":")
         axes.set_xscale("log", base=2)
+        axes.xaxis.set_major_formatter("{x:,.0f}")
         axes.set(xlabel="rounds since distortion or link changed", ylabel="regret a round (confidence units)")
+        head(axes, facet, all_, f"mean and 95 % band, dotted: {facet.facts['recovered']:g}")
         low = min(0.0, 1.08 * min(float(np.nanmin(mean)) for mean, _, _ in found.values()))
         axes.set_ylim(low, max(limit, 1.2 * facet.facts["recovered"]))
         out = {p: " (leaves the axes)" if np.nanmax(found[p][0]) > limit else "" for p in order}
-        legend(axes, all_, {p: p + out[p] for p in order}, "policy", "o")
+        legend(axes, all_, {p: p + out[p] for p in order}, "policy")
     return figure, pd.concat(behind, ignore_index=True)
 
 
@@ -164,10 +186,10 @@ def calibration(facet: Facet, all_: Collected) -> Drawn | None:
                 middle = sure.sum(axis=0) / count.sum(axis=0)
             mean, half, n = spread(accuracy)
             known = n >= (len(count) + 1) // 2
-            number, color, dash = look(all_, policy)
+            number, color, dash, sign = look(all_, policy)
             bar = axes.errorbar(
-                middle[known], mean[known], yerr=np.nan_to_num(half[known]), fmt="o" + dash, ms=4, capsize=2, lw=1.4,
-                color=color,
+                middle[known], mean[known], yerr=np.nan_to_num(half[known]), marker=sign, ls=dash, ms=4, capsize=2,
+                lw=1.2, color=color,
             )  # fmt: skip
             mark([bar.lines[0], *bar.lines[1], *bar.lines[2]], number)
             behind.append(
@@ -183,7 +205,8 @@ def calibration(facet: Facet, all_: Collected) -> Drawn | None:
                 )
             )
         axes.set(xlim=(0, 1), ylim=(0, 1), xlabel="confidence of the answer", ylabel="share of right answers")
-        legend(axes, all_, {p: f"{p}: {error[p]:.3f}" for p in order}, "policy: calibration error", "o")
+        legend(axes, all_, {p: f"{p}: {error[p]:.3f}" for p in order}, "policy: calibration error")
+        head(axes, facet, all_, "mean and 95 % interval, dotted: accuracy = confidence")
     return figure, pd.concat(behind, ignore_index=True)
 
 
@@ -199,16 +222,15 @@ def front(facets: list[Facet], all_: Collected) -> Drawn:
     with plt.rc_context(STYLE):
         figure, axes = plt.subplots(figsize=SIZE)
         for policy, found in points.items():
-            number, color, dash = look(all_, policy)
+            number, color, dash, sign = look(all_, policy)
             found.sort(key=lambda point: point[1]["mean"])
             if len(found) > 1:
                 xs, ys = [c["mean"] for _, c, _ in found], [100.0 * r["mean"] for *_, r in found]
-                mark(axes.plot(xs, ys, dash, color=color, lw=1.0, alpha=0.7), number)
+                mark(axes.plot(xs, ys, ls=dash, color=color, lw=1.0, alpha=0.7), number)
             for facet, cost, right in found:
                 bar = axes.errorbar(
                     cost["mean"], 100.0 * right["mean"], xerr=np.nan_to_num(cost["half"]),
-                    yerr=np.nan_to_num(100.0 * right["half"]), fmt="s" if policy.split(" · ")[0] in NEVER else "o",
-                    color=color, ms=7, capsize=3,
+                    yerr=np.nan_to_num(100.0 * right["half"]), fmt=sign, color=color, ms=7, capsize=3,
                 )  # fmt: skip
                 mark([bar.lines[0], *bar.lines[1], *bar.lines[2]], number, facet.price)
                 row = {"cost": [cost["mean"]], "cost_half": [cost["half"]], "accuracy": [right["mean"]]}
@@ -219,7 +241,9 @@ def front(facets: list[Facet], all_: Collected) -> Drawn:
         means = {p: f"{p}: {c['mean']:.3f}, {100 * r['mean']:.1f} %" for p, [(_, c, r), *_] in points.items()}
         alone = all(len(found) == 1 for found in points.values())
         title = "policy: cost, accuracy" if alone else "policy"
-        legend(axes, all_, means if alone else {p: p for p in points}, title, "o")
+        legend(axes, all_, means if alone else {p: p for p in points}, title, lines=not alone)
+        one = all_.title(facets[0]) if len(facets) == 1 else f"{facets[0].family}, {len(facets)} prices"
+        head(axes, facets[0], all_, "mean and 95 % intervals, up and to the left is better", world=one)
     return figure, pd.concat(behind, ignore_index=True)
 
 
@@ -253,7 +277,8 @@ def choices(facet: Facet, all_: Collected, policy: str) -> Drawn:
                 0.5, 0.5, "thresholds at several exits, outside the table of arms", ha="center", va="center",
                 transform=middle.transAxes,
             )  # fmt: skip
-        figure.colorbar(mesh, ax=middle, label="share of rounds", aspect=12)
+        figure.colorbar(mesh, cax=middle.inset_axes((1.02, 0.0, 0.015, 1.0)), label="share of rounds")
+        head(top, facet, all_, f"{policy}, mean")
         _strip(low, facet)
     columns = {f"cut {c}": split[:, c] for c in used} | {f"threshold {x:g}": level[:, i] for i, x in enumerate(ladder)}
     return figure, numbers(
@@ -293,3 +318,4 @@ def _strip(axes: Axes, facet: Facet) -> None:
         handles = [plt.Rectangle((0, 0), 1, 1, color=plt.get_cmap("Pastel1")(i / 8)) for i in range(len(different))]
         axes.legend(handles, different, **ASIDE, fontsize=8)
     axes.set_ylabel("distortion\nlink\nbest arm", rotation=0, ha="right", va="center")
+    axes.xaxis.set_major_formatter("{x:,.0f}")

@@ -1,4 +1,4 @@
-"""What programs and studies share: opening a cache, its name in results, results that are there, and safe writing."""
+"""What programs and studies share: opening a cache and its payloads, its name, results that are there, safe writing."""
 
 import json
 import math
@@ -7,11 +7,19 @@ from pathlib import Path
 from typing import Any
 
 from offramp.environments import ConfidenceCache
+from offramp.environments.payloads import PayloadTable
 
 
 def open_cache(name: str) -> ConfidenceCache:
     """An embedded cache by name, or a file by path."""
     return ConfidenceCache.load(name) if name.endswith(".safetensors") else ConfidenceCache.embedded(name)
+
+
+def open_payloads(name: str) -> PayloadTable:
+    """The table of payloads of a cache: embedded by the cache's name, or the file beside the cache's path."""
+    if not name.endswith(".safetensors"):
+        return PayloadTable.embedded(name)
+    return PayloadTable.load(name.removesuffix(".safetensors") + ".payloads.safetensors")
 
 
 def title(cache: ConfidenceCache, given: str) -> str:

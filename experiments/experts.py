@@ -9,8 +9,8 @@ from omegaconf import DictConfig
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from offramp.experiments.images import splits_of
 from offramp.experiments.refusals import in_one_line
-from offramp.models.data import Split
 from offramp.models.experts import Experts, ExpertSpec, evaluate_experts, render_card, train_experts
 from offramp.models.weights import HERE as SHIPPED
 from offramp.models.weights import load_weights
@@ -20,9 +20,7 @@ def run(cfg: DictConfig) -> Path:
     """Train as the configuration says and return the path of the experts."""
     console = Console()
     torch.set_num_threads(cfg.threads)
-    splits: dict[str, Split] = instantiate(cfg.data)
-    if cfg.images is not None:
-        splits = {part: split.take(cfg.images) for part, split in splits.items()}
+    splits = splits_of(cfg)
     network = instantiate(cfg.network).to(memory_format=torch.channels_last)
     card = load_weights(network, Path(cfg.weights) if cfg.weights else SHIPPED / f"{cfg.name}.safetensors")
     spec: ExpertSpec = instantiate(cfg.spec)

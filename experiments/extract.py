@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from offramp.environments.cache import SPLITS
+from offramp.experiments.images import splits_of
 from offramp.experiments.refusals import in_one_line
 from offramp.models.data import Split
 from offramp.models.distort import Distortion
@@ -55,9 +56,7 @@ def run(cfg: DictConfig) -> Path:
     """Extract as the configuration says and return the path of the cache that ships with the package."""
     console = Console()
     torch.set_num_threads(cfg.threads)
-    splits: dict[str, Split] = instantiate(cfg.data)
-    if cfg.images is not None:
-        splits = {part: split.take(cfg.images) for part, split in splits.items()}
+    splits = splits_of(cfg)
     check_validation(splits)
     distortions: list[Distortion] = list(instantiate(cfg.conditions, _convert_="all"))
     network = instantiate(cfg.network).to(memory_format=torch.channels_last)

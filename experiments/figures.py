@@ -1,4 +1,4 @@
-"""Figures as inline SVG, and those that show a cache alone: its exits, and sample images."""
+"""Figures as inline SVG, what they have in common, and those that show a cache alone: its exits, and sample images."""
 
 import io
 import re
@@ -8,7 +8,9 @@ from pathlib import Path
 import matplotlib
 import numpy as np
 from matplotlib import pyplot as plt
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter
 
 from offramp.environments import ConfidenceCache
 from offramp.environments.routing import experts_of
@@ -28,16 +30,49 @@ PALETTE = (
     "#7f7f7f", "#1b1b1b", "#a5682a", "#bcbd22", "#1b6ca8", "#e07b00",
     "#d1495b", "#2e933c", "#74c476", "#7b3fa0", "#c77dff", "#00a6b4",
 )  # fmt: skip
+CALIBRATED = {  # one name, colour and mark in the figures of all studies
+    "raw": ("uncalibrated", "#1b1b1b", "s"),
+    "global": ("one temperature", "#e07b00", "^"),
+    "exit": ("temperature per exit", "#2e933c", "D"),
+    "expert_exit": ("temperature per expert and exit", "#1b6ca8", "o"),
+}
 
 
 def svg(figure: Figure, name: str) -> str:
-    """A figure as an SVG element whose ids are its own, so that many fit on one page."""
+    """A figure as an SVG element whose ids are its own, so that many fit on one page.
+
+    The same figure yields the same text: its ids are salted by the name, unless a salt is set.
+    """
     buffer = io.StringIO()
-    figure.savefig(buffer, format="svg", metadata={"Date": None})
+    salt = plt.rcParams["svg.hashsalt"] or name
+    with plt.rc_context({"svg.hashsalt": salt, "svg.fonttype": STYLE["svg.fonttype"]}):
+        figure.savefig(buffer, format="svg", metadata={"Date": None})
     plt.close(figure)
     text = buffer.getvalue()
     text = re.sub(r"<metadata>.*?</metadata>", "", text[text.index("<svg") :], flags=re.DOTALL)
+    text = shorter(text, 2)
     return re.sub(r'(id="|href="#|url\(#)', rf"\1{name}-", text)
+
+
+def shorter(text: str, digits: int) -> str:
+    """An SVG whose coordinates have so many decimals."""
+
+    def rounded(found: re.Match[str]) -> str:
+        return f"{float(found[0]):.{digits}f}"
+
+    many = re.compile(rf"-?\d+\.\d{{{digits + 1},}}")
+    return re.sub(r'(?<= )(?:d|x|y)="[^"]*"', lambda found: many.sub(rounded, found[0]), text)
+
+
+def plain(axis: Axis) -> None:
+    """Plain numbers on a logarithmic axis: those of 1, 2, 5 and 10; more below a decade, fewer above three."""
+    low, high = axis.get_view_interval()
+    decades = np.log10(high / low)
+    few = (1.0, 2.0, 5.0) if decades > 0.9 else (1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 7.0)
+    axis.set_major_locator(LogLocator(subs=(1.0,) if decades > 3.0 else few))
+    axis.set_major_formatter("{x:,.10g}")
+    axis.set_minor_locator(LogLocator(subs=range(1, 10)))
+    axis.set_minor_formatter(NullFormatter())
 
 
 def exits(cache: ConfidenceCache) -> Figure:

@@ -18,9 +18,9 @@ from rich.table import Table
 from offramp.environments.cache import ConfidenceCache
 from offramp.environments.payloads import PayloadTable
 from offramp.experiments.extract import SAMPLES, check_validation, file_of, reported, samples
+from offramp.experiments.images import splits_of
 from offramp.experiments.refusals import in_one_line
 from offramp.models.codecs import Codec
-from offramp.models.data import Split
 from offramp.models.distort import Distortion
 from offramp.models.payload_extract import TIMED, extract_payloads
 from offramp.models.weights import load_weights
@@ -63,9 +63,7 @@ def run(cfg: DictConfig) -> Path:
     """Extract as the configuration says and return the path of the cache; the table of payloads lies beside it."""
     console = Console()
     torch.set_num_threads(cfg.threads)
-    splits: dict[str, Split] = instantiate(cfg.data)
-    if cfg.images is not None:
-        splits = {part: split.spread(cfg.images) for part, split in splits.items()}
+    splits = splits_of(cfg, evenly=True)
     check_validation(splits)
     distortions: list[Distortion] = list(instantiate(cfg.conditions, _convert_="all"))
     codecs: list[Codec] = list(instantiate(cfg.codecs, _convert_="all"))

@@ -70,6 +70,7 @@ def run(cfg: DictConfig) -> Path:
             warm_up=cfg.warm_up,
             repeats=cfg.repeats,
             threads=cfg.threads,
+            pace=cfg.pace,
             progress=lambda done, total: bar.update(task, completed=done, total=total),
         )
     device = timing.profile(name=cfg.machine, power_w=cfg.power_w)

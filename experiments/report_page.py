@@ -6,13 +6,16 @@ h1{font-size:1.9rem;margin-bottom:.2rem}h2{margin-top:3rem;border-bottom:2px sol
 h3{margin-top:2rem}table{border-collapse:collapse;font-variant-numeric:tabular-nums;font-size:.85rem}
 td,th{padding:.3rem .55rem;text-align:right;border-bottom:1px solid #dde3e9}td{white-space:nowrap}
 th{vertical-align:bottom}td:first-child,th:first-child,td.wide{text-align:left}tr:hover td{background:#f3f7fa}
-td.wide{white-space:normal}th.paired,td.paired{background:#eef5fa}tr.baseline td:first-child{font-weight:600}
-figure{margin:1.2rem 0}figure svg{max-width:100%;height:auto}figcaption{color:#51606e;font-size:.92rem;max-width:60rem}
+td.wide{white-space:normal}tr>:first-child{position:sticky;left:0;background:#fff}
+th.paired,td.paired{background:#eef5fa}tr.baseline td:first-child{font-weight:600}
+figure{margin:1.2rem 0;overflow-x:auto}figure svg{display:block;max-width:100%;min-width:44rem;height:auto}
+figcaption{position:sticky;left:0}figcaption{color:#51606e;font-size:.92rem;max-width:60rem}
 p{max-width:60rem}pre{background:#f3f7fa;padding:1rem;font-size:.85rem;overflow:auto}small{color:#51606e}
 .scroll{overflow-x:auto}summary{cursor:pointer;color:#1b6ca8}.away{display:none}a{color:#1b6ca8}
 #filters{position:sticky;top:0;background:#fffffff2;border:1px solid #dde3e9;border-radius:.4rem;padding:.5rem .9rem;
 z-index:2;max-height:40vh;overflow:auto;font-size:.88rem}#filters div{margin:.15rem 0}
-#filters label{margin-right:.9rem;white-space:nowrap}#filters b{display:inline-block;min-width:5.5rem}
+#filters label{margin-right:.9rem;white-space:nowrap}
+#filters b{display:inline-block;min-width:5.5rem;margin-right:.5rem}
 #filters button{font:inherit;font-size:.8rem;margin-right:.6rem}.bad{color:#a4262c}
 @media print{#filters{display:none}}
 """

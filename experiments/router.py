@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from omegaconf import DictConfig
 from rich.console import Console
 
+from offramp.experiments.images import splits_of
 from offramp.experiments.refusals import in_one_line
 from offramp.models.data import Split
 from offramp.models.families import FAMILIES, Level
@@ -101,9 +102,7 @@ def run(cfg: DictConfig) -> Path:
     """Train and judge as the configuration says and return the folder of weights, cards and figure."""
     console = Console()
     torch.set_num_threads(cfg.threads)
-    splits: dict[str, Split] = instantiate(cfg.data)
-    if cfg.images is not None:
-        splits = {part: split.take(cfg.images) for part, split in splits.items()}
+    splits = splits_of(cfg)
     spec: RouterSpec = instantiate(cfg.spec, _convert_="all")
     missing = [level for level in levels_of(cfg.detectable) if level not in levels_of(cfg.levels)]
     if missing:

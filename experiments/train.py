@@ -11,6 +11,7 @@ from omegaconf import DictConfig
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from offramp.experiments.images import splits_of
 from offramp.experiments.refusals import in_one_line
 from offramp.models.data import Split
 from offramp.models.network import MultiExitNetwork
@@ -44,9 +45,7 @@ def run(cfg: DictConfig) -> Path:
     """Train as the configuration says and return the path of the weights."""
     console = Console()
     torch.set_num_threads(cfg.threads)
-    splits: dict[str, Split] = instantiate(cfg.data)
-    if cfg.images is not None:
-        splits = {part: split.take(cfg.images) for part, split in splits.items()}
+    splits = splits_of(cfg)
     spec: TrainSpec = instantiate(cfg.spec, _convert_="all")
     folder = Path(cfg.folder)
     folder.mkdir(parents=True, exist_ok=True)

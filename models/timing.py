@@ -1,12 +1,13 @@
 """Measures how many milliseconds the machine at hand needs for each segment, exit head and router of a network."""
 
 import itertools
+import math
 import os
 import platform
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from time import perf_counter_ns
+from time import perf_counter_ns, sleep
 
 import numpy as np
 import numpy.typing as npt
@@ -45,6 +46,8 @@ class Timing:
         Images that were passed at once; threads that computed.
     network, work
         SHA-256 of its weights; what it asks for.
+    pace
+        Seconds of rest before each pass; 0 = one pass right after the other.
 
     """
 
@@ -56,6 +59,7 @@ class Timing:
     threads: int
     network: str
     work: Profile
+    pace: float = 0.0
 
     @property
     def gap(self) -> float:
@@ -74,7 +78,7 @@ class Timing:
             Watts that it draws while computing, where known.
 
         """
-        processor = processor_name()
+        processor, rest = processor_name(), f", {self.pace:g} s of rest before each pass" if self.pace else ""
         return DeviceProfile(
             name=processor if name is None else name,
             network=self.network,
@@ -92,7 +96,8 @@ class Timing:
             repeats=len(self.whole),
             source=(
                 f"measured on {processor}, {os.cpu_count()} cores, torch {torch.__version__.split('+')[0]}, 32-bit "
-                f"floats, {'without' if self.router is None else 'with'} a router; medians of {len(self.whole)} repeats"
+                f"floats, {'without' if self.router is None else 'with'} a router; "
+                f"medians of {len(self.whole)} repeats{rest}"
             ),
         )
 
@@ -115,7 +120,9 @@ def measure(
     warm_up: int = 20,
     repeats: int = 200,
     threads: int = 1,
+    pace: float = 0.0,
     progress: Progress = lambda done, total: None,
+    rest: Callable[[float], None] = sleep,
 ) -> Timing:
     """Take the time of every part, one part after the other, again and again.
 
@@ -136,8 +143,15 @@ def measure(
         Repeats that are not counted, >= 0, and that are, >= 1.
     threads
         Threads that compute, >= 1; the number from before comes back at the end.
+    pace
+        Seconds of rest before each pass, >= 0: in every repeat before its parts and before its whole, those that do not
+        count among them.  Passes in a loop find the processor's caches as the last pass left them; requests that come
+        one at a time do not, and take longer (`offramp live` measures how much).  Give the time between two requests
+        where the profile is to foretell a live edge, and 0 where one machine or network is held against another.
     progress
         Called after every repeat that counts.
+    rest
+        What waits for so many seconds.
 
     Raises
     ------
@@ -150,6 +164,8 @@ def measure(
             raise ValueError(f"{name} is {value!r}, allowed is a whole number, {least} or more")
     if not isinstance(threads, int) or threads < 1:
         raise ValueError(f"threads is {threads!r}, allowed is a whole number, 1 or more")
+    if isinstance(pace, bool) or not isinstance(pace, int | float) or not 0.0 <= pace < math.inf:
+        raise ValueError(f"pace is {pace!r}, allowed are finite seconds >= 0")
     if experts is not None and experts.network is not network:
         raise ValueError("experts are of another network, allowed are exits over the network that is measured")
     channels, height, width = network.input_shape
@@ -168,11 +184,13 @@ def measure(
         with torch.inference_mode():
             for turn in range(-warm_up, repeats):
                 row = np.zeros(2 * exits + 2)
-                if turn % 2:
-                    row[-1] = _whole(network, heads[-1], images)
-                row[:-1] = _parts(network, heads, router, images)
-                if not turn % 2:
-                    row[-1] = _whole(network, heads[-1], images)
+                for whole in (turn % 2 == 1, turn % 2 == 0):
+                    if pace:
+                        rest(pace)
+                    if whole:
+                        row[-1] = _whole(network, heads[-1], images)
+                    else:
+                        row[:-1] = _parts(network, heads, router, images)
                 if turn >= 0:
                     taken[turn] = row / (1e6 * batch)
                     progress(turn + 1, repeats)
@@ -187,6 +205,7 @@ def measure(
         threads=threads,
         network=model_hash(network),
         work=profile_of(network, experts, 0 if router is None else router.macs),
+        pace=float(pace),
     )
 
 

@@ -121,6 +121,11 @@ def test_distributions_hold_what_they_need(built):
         ),
     ):
         assert name in wheel, name
+    of_studies = {n.removeprefix("offramp/experiments/") for n in wheel if n.startswith("offramp/experiments/")}
+    assert {n for n in of_studies if not n.endswith((".py", ".samples.png"))} == {
+        "joint_policy/tuned.json",
+        *(f"{study}/result.json" for study in ("calibration", "expert_branches")),
+    }
     with tarfile.open(built[1]) as sdist:
         names = {n.split("/", 1)[1] for n in sdist.getnames() if "/" in n}
     assert {"LICENSE", "README.md", "setup.py", "conf/compare.yaml", "bandits/ucb1.py"} <= names

@@ -1,8 +1,5 @@
 """Runs the study on one cache: measures, draws, and writes result.json, tables and figures into a folder."""
 
-import json
-import math
-import re
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -17,9 +14,12 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from offramp.environments import CacheError, ConfidenceCache
 from offramp.experiments import figures
 from offramp.experiments.calibration import drift, fitting, guarantees, honesty, offload, pictures, policies, tables
+from offramp.experiments.calibration.record import packed, unpacked
 from offramp.experiments.calibration.samples import PRISTINE, ROUTED, calibrations
-from offramp.experiments.compare import plain
-from offramp.experiments.earlier import earlier, open_cache, shortened, title, write
+from offramp.experiments.earlier import open_cache, shortened, title
+from offramp.experiments.refusals import whole_numbers
+from offramp.experiments.sweeps.keys import plain
+from offramp.experiments.written import Save, run_study
 
 SCORED = "mobilenet_v2_cifar10"
 ASSIGNMENTS = 20
@@ -28,9 +28,7 @@ SETS = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)
 
 def check(cfg: DictConfig, cache: ConfidenceCache) -> int:
     """Refuse what the study cannot do, before anything is measured; how many exits lie at the edge."""
-    for name, least in (("seeds", 2), ("horizon", drift.WINDOWS), ("rounds", 2), ("draws", 2)):
-        if not (isinstance(cfg[name], int) and cfg[name] >= least):
-            raise ValueError(f"{name} is {cfg[name]!r}, allowed is a whole number, {least} or more")
+    whole_numbers(cfg, {"seeds": 2, "horizon": drift.WINDOWS, "rounds": 2, "draws": 2})
     for name in ("target", "audits"):
         if not 0.0 < cfg[name] < 1.0:
             raise ValueError(f"{name} is {cfg[name]!r}, allowed is a number in (0, 1)")
@@ -99,16 +97,17 @@ def measure(cfg: DictConfig, done: Callable[[str], None]) -> tuple[dict[str, Any
     done("drift")
     found["policies"] = policies.policy_rows(caches, players, cfg.world, stream, horizon=cfg.horizon, seeds=seeds)
     done("policies")
-    speeds = (
-        f"edge {cfg.edge_gmacs:g}, cloud {cfg.cloud_gmacs:g} GMAC/s, {k} exits at the edge, n = {len(cache.label):,}"
+    about = (
+        f"edge {cfg.edge_gmacs:g}, cloud {cfg.cloud_gmacs:g} GMAC/s, {k} exits at the edge, n = {len(cache.label):,} "
+        f"images; bands: 95 % over {cfg.rounds} shuffles into batches of 256"
     )
-    shown = [(PRISTINE, "pristine"), (ROUTED, "pristine"), (ROUTED, "mixed stream")]
+    name, shown = found["name"], [(PRISTINE, "pristine"), (ROUTED, "pristine"), (ROUTED, "mixed stream")]
     drawn = {
-        "reliability": pictures.reliability_diagrams(caches, sorted({1, k, len(cache.exits)})),
-        "levels": pictures.level_errors(found["levels"]),
-        "offloading": pictures.offloading(found["effect"], k),
-        "deadlines": pictures.deadlines(curves, shown, speeds),
-        "drift": pictures.over_time(found["drift"], stream.conditions),
+        "reliability": pictures.reliability_diagrams(name, caches, sorted({1, k, len(cache.exits)})),
+        "levels": pictures.level_errors(name, found["levels"]),
+        "offloading": pictures.offloading(name, found["effect"], k, cfg.rounds),
+        "deadlines": pictures.deadlines(name, curves, shown, about),
+        "drift": pictures.over_time(name, found["drift"], stream.conditions),
     }
     done("figures")
     return found, drawn
@@ -118,44 +117,43 @@ STEPS = 10
 
 
 def run(cfg: DictConfig) -> Path:
-    """Measure as the configuration says, write everything, and return the path of result.json."""
-    console, folder = Console(), Path(cfg.folder)
-    earlier(folder / "result.json")  # what cannot be added to is refused before anything is measured
-    started = time.perf_counter()
-    with Progress(TextColumn("{task.description:<20}"), BarColumn(), MofNCompleteColumn(), console=console) as bar:
-        task = bar.add_task("opening", total=STEPS)
+    """Measure as the configuration says, and write result.json, figures, README.md and the page of all tables."""
+    drawn, began = dict[str, str](), time.perf_counter()
 
-        def done(what: str) -> None:
-            bar.update(task, advance=1, description=what)
-            if not console.is_terminal:
-                console.print(f"{what}: {time.perf_counter() - started:.0f} s")
+    def added(kept: dict[str, Any], _: Save, console: Console) -> str:
+        with Progress(TextColumn("{task.description:<20}"), BarColumn(), MofNCompleteColumn(), console=console) as bar:
+            task = bar.add_task("opening", total=STEPS)
 
-        found, drawn = measure(cfg, done)
-    name = found.pop("name")
-    folder.mkdir(parents=True, exist_ok=True)
-    kept = merged(folder / "result.json", name, found)
-    blocks = blocks_of(kept, name)
-    for picture, figure in drawn.items():
-        write(folder / f"{name}.{picture}.svg", figures.svg(figure, picture))
-    text = "\n\n".join(f"## {block}\n\n{made}" for block, made in blocks.items())
-    write(
-        folder / f"{name}.tables.md",
-        f"# Tables of the study on {name}\n\nWritten by `offramp calibration`.\n\n{text}\n",
+            def done(what: str) -> None:
+                bar.update(task, advance=1, description=what)
+                if not console.is_terminal:
+                    console.print(f"{what}: {time.perf_counter() - began:.0f} s")
+
+            found, shown = measure(cfg, done)
+        name = str(found.pop("name"))
+        drawn.update({f"{name}.{picture}": figures.svg(figure, picture) for picture, figure in shown.items()})
+        kept |= merged(kept, name, found)
+        return name
+
+    return run_study(
+        Path(cfg.folder),
+        added,
+        draw=lambda name, found: drawn,
+        pages=lambda name, found: {f"{name}.tables": tables.page(name, found)},
+        fill=tables.fill,
+        told=told,
+        under="caches",
     )
-    readme, path = folder / "README.md", folder / "result.json"
-    if readme.exists():
-        write(readme, tables.filled(readme.read_text(encoding="utf-8"), name, blocks))
-    text = json.dumps(kept, indent=1, allow_nan=False)
-    write(path, re.sub(r"\[[^\[\]{}]*\]", lambda row: re.sub(r"\s*\n\s*", "", row[0]), text) + "\n")  # a row, a line
-    worst = honesty.largest(found["matched"], "expert_exit")
-    console.print(f"largest matched ECE: {worst['ece']:.4f} ({worst['expert']} expert, exit {worst['exit']})")
-    console.print(f"{time.perf_counter() - started:.0f} s; {path.resolve()}", soft_wrap=True)
-    return path
 
 
-def merged(path: Path, name: str, found: dict[str, Any]) -> dict[str, Any]:
-    """What result.json holds of other caches, and what was found on this; the score is the committed one's."""
-    before = earlier(path)
+def told(found: dict[str, Any]) -> str:
+    """What the console says: the largest error on matched conditions."""
+    worst = honesty.largest(unpacked(found)["matched"], "expert_exit")
+    return f"largest matched ECE: {worst['ece']:.4f} ({worst['expert']} expert, exit {worst['exit']})"
+
+
+def merged(before: dict[str, Any], name: str, found: dict[str, Any]) -> dict[str, Any]:
+    """The record of other caches, and what was found on this; the score is the committed one's."""
     caches = before.get("caches", {}) | {name: packed(shortened(plain(found)))}
     score = before.get("score")
     if name == SCORED:
@@ -166,28 +164,3 @@ def merged(path: Path, name: str, found: dict[str, Any]) -> dict[str, Any]:
             "allowed": tables.LIMIT,
         }
     return {"study": "calibration", "score": score, "caches": dict(sorted(caches.items()))}
-
-
-def blocks_of(kept: dict[str, Any], name: str) -> dict[str, str]:
-    """The tables of one cache, made of what result.json keeps: the two never differ in a digit."""
-    found = unpacked(kept["caches"][name])
-    return {block: make(found) for block, make in tables.BLOCKS.items()}
-
-
-def packed(value: Any) -> Any:
-    """The same with each list of rows as its columns' names, once, and the rows' values; `unpacked` undoes it."""
-    if (
-        isinstance(value, list)
-        and value
-        and all(isinstance(row, dict) and row.keys() == value[0].keys() for row in value)
-    ):
-        return {"columns": list(value[0]), "rows": [list(row.values()) for row in value]}
-    return {k: packed(v) for k, v in value.items()} if isinstance(value, dict) else value
-
-
-def unpacked(value: Any) -> Any:
-    """Numbers of one cache as result.json keeps them, as they were measured; nan where it has nothing."""
-    if isinstance(value, dict) and value.keys() == {"columns", "rows"}:
-        rows = ([math.nan if x is None else x for x in row] for row in value["rows"])
-        return [dict(zip(value["columns"], row, strict=True)) for row in rows]
-    return {k: unpacked(v) for k, v in value.items()} if isinstance(value, dict) else value

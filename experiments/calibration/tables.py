@@ -1,23 +1,21 @@
-"""The study's numbers as Markdown: one block of text for each question, and their places in a README."""
+"""The study's tables as Markdown, one for each question, written between the markers of its README."""
 
 import math
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from typing import Any
 
 from offramp.experiments.calibration import papers
 from offramp.experiments.calibration.honesty import largest
+from offramp.experiments.calibration.record import unpacked
 from offramp.experiments.calibration.samples import PRISTINE
+from offramp.experiments.markdown import grid
+from offramp.experiments.written import filled_by_cache
 
 Rows = list[dict[str, Any]]
 PARTS = (slice(0, 3), slice(3, None))
 LIMIT = 0.03  # calibration error that is allowed on matched conditions
-
-
-def grid(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A Markdown table, all columns but the first to the right."""
-    lines = [heads, ["---", *["--:"] * (len(heads) - 1)], *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def number(value: float, digits: int = 3) -> str:
@@ -270,14 +268,15 @@ BLOCKS: dict[str, Callable[[Mapping[str, Any]], str]] = {
 }
 
 
-def filled(text: str, name: str, blocks: Mapping[str, str]) -> str:
-    """A README with the blocks of one cache in place of what stood between their markers."""
-    for block, made in blocks.items():
-        mark = f"<!-- {name} {block} -->"
-        text = re.sub(
-            rf"{re.escape(mark)}\n.*?<!-- end -->",
-            lambda _, made=made, mark=mark: f"{mark}\n{made}\n<!-- end -->",
-            text,
-            flags=re.DOTALL,
-        )
-    return text
+def page(name: str, found: Mapping[str, Any]) -> str:
+    """All tables of one cache, made of what result.json keeps: the two never differ in a digit."""
+    rows = unpacked(found)
+    text = "\n\n".join(f"## {block}\n\n{make(rows)}" for block, make in BLOCKS.items())
+    return f"# Tables of the study on {name}\n\nWritten by `offramp calibration`.\n\n{text}\n"
+
+
+def fill(text: str | None, kept: Mapping[str, Any]) -> str:
+    """The README with each block between its markers written anew; without a README, the blocks alone."""
+    rows = {name: unpacked(found) for name, found in kept["caches"].items()}
+    own = {name: {block: partial(made, rows[name]) for block, made in BLOCKS.items()} for name in rows}
+    return filled_by_cache(text, "Calibration", own)

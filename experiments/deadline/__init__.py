@@ -1,18 +1,17 @@
 """`offramp deadline`: missed deadlines against calibration and policy, in a world in time."""
 
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
-from rich.console import Console
 
 from offramp.experiments.deadline.pictures import draw
 from offramp.experiments.deadline.study import study
 from offramp.experiments.deadline.tables import fill, verdicts
-from offramp.experiments.refusals import in_one_line
-from offramp.experiments.written import Save, run_study
+from offramp.experiments.refusals import in_one_line, whole_numbers
+from offramp.experiments.written import run_study
 
 QUICK = {
     "horizon": 512,
@@ -30,9 +29,7 @@ def check(cfg: DictConfig) -> DictConfig:
     """The configuration as it is meant; refuses what no run can mean, before anything is played."""
     if cfg.quick:
         cfg = OmegaConf.merge(cfg, QUICK)  # type: ignore[assignment]
-    for name, least in LEAST.items():
-        if not (isinstance(cfg[name], int) and cfg[name] >= least):
-            raise ValueError(f"{name} is {cfg[name]!r}, allowed is a whole number, {least} or more")
+    whole_numbers(cfg, LEAST)
     if cfg.horizon % cfg.batch:
         raise ValueError(f"horizon is {cfg.horizon}, allowed is a whole number of batches of {cfg.batch}")
     for name in ("slow", "calm_ms", "load"):
@@ -60,12 +57,7 @@ def run(cfg: DictConfig, folder: Path) -> Path:
 
     The record is written after each block, so that a run that was broken off goes on where it was.
     """
-    cfg = check(cfg)
-
-    def measure(kept: dict[str, Any], save: Save, console: Console) -> str:
-        return study(cfg, kept, save, console)
-
-    return run_study(folder, measure, draw=draw, fill=fill, told=verdicts)
+    return run_study(folder, partial(study, check(cfg)), draw=draw, fill=fill, told=verdicts)
 
 
 @hydra.main(config_path="pkg://offramp.conf", config_name="deadline", version_base="1.3")

@@ -1,20 +1,15 @@
 """The study's tables as Markdown, written between the markers of its README."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
 from offramp.experiments.deadline.places import BUSY, CALM, PRISTINE
-from offramp.experiments.written import filled
+from offramp.experiments.markdown import grid
+from offramp.experiments.written import filled_by_cache
 
 Found = dict[str, Any]
 ARRIVALS = {CALM: "nothing waits", BUSY: "with a queue"}
-
-
-def grid(heads: Sequence[str], rows: Iterable[Sequence[str]], words: int = 1) -> str:
-    """A Markdown table; the first so many columns hold words, the rest numbers."""
-    rule = ["---"] * words + ["--:"] * (len(heads) - words)
-    return "\n".join(f"| {' | '.join(row)} |" for row in [heads, rule, *rows])
 
 
 def number(value: float | None, digits: int = 1, scale: float = 1.0) -> str:
@@ -299,7 +294,5 @@ SECTIONS: dict[str, Callable[[Found], str]] = {
 
 def fill(text: str | None, kept: dict[str, Found]) -> str:
     """The README with each section between its markers written anew; without a README, the sections alone."""
-    if text is None:
-        blocks = [f"## {c}: {s}\n\n<!-- {c} {s} -->\n<!-- end -->" for c in kept for s in SECTIONS]
-        text = "\n\n".join(["# Missed deadlines", *blocks]) + "\n"
-    return filled(text, {f"{c} {s}": partial(made, found) for c, found in kept.items() for s, made in SECTIONS.items()})
+    own = {name: {s: partial(made, found) for s, made in SECTIONS.items()} for name, found in kept.items()}
+    return filled_by_cache(text, "Missed deadlines", own)

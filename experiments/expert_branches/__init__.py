@@ -19,7 +19,7 @@ from offramp.experiments.expert_branches.pictures import draw
 from offramp.experiments.expert_branches.shapes import judged, score
 from offramp.experiments.expert_branches.systems import views
 from offramp.experiments.expert_branches.tables import fill
-from offramp.experiments.refusals import in_one_line
+from offramp.experiments.refusals import in_one_line, whole_numbers
 from offramp.experiments.sweeps.keys import plain
 from offramp.experiments.written import Save, run_study
 
@@ -30,9 +30,7 @@ LEAST = {"horizon": 1, "seeds": 2, "threads": 1, "costs": 2, "edge_exits": 1, "a
 
 def check(cfg: DictConfig) -> None:
     """Refuse what no run can mean, before anything is written."""
-    for name, least in LEAST.items():
-        if not (isinstance(cfg[name], int) and cfg[name] >= least):
-            raise ValueError(f"{name} is {cfg[name]!r}, allowed is a whole number, {least} or more")
+    whole_numbers(cfg, LEAST)
     if not 0.0 < cfg.mu.least < cfg.mu.most or cfg.mu.count < 2:
         raise ValueError(f"mu is {dict(cfg.mu)}, allowed are 0 < least < most and a count of 2 or more")
     if not all(0.0 < t < 1.0 for t in cfg.targets) or TARGET not in cfg.targets:

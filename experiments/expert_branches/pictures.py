@@ -8,6 +8,7 @@ from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
+from offramp.environments.reliability import wilson
 from offramp.experiments.expert_branches.mixed import POLICIES, WHOLE
 from offramp.experiments.expert_branches.systems import EXPERTS, PRICES, PRISTINE, PRISTINE_CALIBRATED, SYSTEMS
 from offramp.experiments.figures import STYLE, svg
@@ -59,7 +60,7 @@ def fronts(name: str, found: Found) -> Figure:
 def levels(name: str, found: Found) -> Figure:
     """Accuracy of the edge's answers and the share it answers at one target, condition by condition."""
     names = [r["condition"] for r in found["routing"]]
-    figure, both = plt.subplots(2, 1, figsize=(11, 6.4), sharex=True, gridspec_kw={"height_ratios": (3, 2)})
+    figure, both = plt.subplots(2, 1, figsize=(11, 6.8), sharex=True, gridspec_kw={"height_ratios": (3, 2)})
     for k, system in enumerate((PRISTINE, PRISTINE_CALIBRATED, EXPERTS)):
         rows = [r for r in found["levels"] if r["system"] == system and r["target"] == found["target"]]
         x = np.arange(len(names)) + 0.2 * (k - 1)
@@ -68,12 +69,15 @@ def levels(name: str, found: Found) -> Figure:
         )
         look = {"color": COLOURS[system], "marker": MARKS[system], "ls": "none", "ms": 5}
         both[0].errorbar(x, value, yerr=[value - low, high - value], capsize=2, label=system, **look)
-        both[1].plot(x, [100.0 * r["edge_share"] for r in rows], **look)
+        share, n = np.array([r["edge_share"] for r in rows]), found["images"]
+        few, many = wilson(np.round(share * n), np.full(len(share), n))
+        both[1].errorbar(x, 100.0 * share, yerr=100.0 * np.array([share - few, many - share]), capsize=2, **look)
     both[0].axhline(100.0 * found["target"], color="#444", lw=0.9, ls="--", label=f"target {found['target']:g}")
     both[0].set(ylabel="accuracy of edge answers (%)", ylim=(0, 100))
     both[1].set(ylabel="answered at the edge (%)", ylim=(0, 100))
     both[1].set_xticks(np.arange(len(names)), names, rotation=40, ha="right")
-    both[0].legend(frameon=False, ncols=4, loc="lower left")
+    handles, labels = both[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=4, frameon=False)
     both[0].set_title(
         f"{name}: cascade of {found['edge_exits']} edge exits at target {found['target']:g}, "
         f"n = {found['images']:,} test images for each condition, 95 % Wilson intervals",
@@ -100,5 +104,10 @@ def exits(name: str, found: Found) -> Figure:
             ax.set_yticks(range(len(rows)), [r["condition"] for r in rows])
             ax.set_xlabel("exit")
             ax.set_title(title, fontsize=10)
-        figure.suptitle(f"{name}: accuracy (%), n = {found['images']:,} test images; best exit framed", fontsize=10)
+        widest = 100.0 * float(np.ptp(wilson(found["images"] / 2, found["images"]))) / 2
+        figure.suptitle(
+            f"{name}: accuracy (%), n = {found['images']:,} test images under every condition "
+            f"(95 % intervals: ±{widest:.1f} at most); best exit framed",
+            fontsize=10,
+        )
     return figure

@@ -16,6 +16,7 @@ from offramp.experiments.expert_branches.systems import (
     SUREST,
     SYSTEMS,
 )
+from offramp.experiments.markdown import grid
 from offramp.experiments.written import filled
 
 Found = dict[str, Any]
@@ -40,12 +41,6 @@ PAPER: dict[str, tuple[tuple[str, str, str, str], ...]] = {
     ),
 }
 PAPER_PRISTINE = {"pristine": "81.5 / 54.1 / 91.0", "blur": "76.8 / 48.3 / 90.9", "noise": "76.3 / 37.5 / 91.7"}
-
-
-def grid(heads: list[str], rows: list[list[str]], words: int = 1) -> str:
-    """A Markdown table; the first so many columns hold words, the rest numbers."""
-    rule = ["---"] * words + ["--:"] * (len(heads) - words)
-    return "\n".join(f"| {' | '.join(row)} |" for row in [heads, rule, *rows])
 
 
 def number(value: float | None, digits: int = 1, scale: float = 1.0) -> str:
@@ -243,6 +238,4 @@ SECTIONS: dict[str, Callable[[Kept], str]] = {
 
 def fill(text: str | None, kept: Kept) -> str:
     """The README with each section between its markers written anew; without a README, the sections alone."""
-    if text is None:
-        text = "\n\n".join(f"## {name.capitalize()}\n\n<!-- {name} -->\n<!-- end -->" for name in SECTIONS) + "\n"
     return filled(text, {name: partial(made, kept) for name, made in SECTIONS.items()})

@@ -13,7 +13,7 @@ from offramp.environments.links import PRESETS as LINKS
 from offramp.experiments.headline.pictures import draw
 from offramp.experiments.headline.study import study
 from offramp.experiments.headline.tables import fill, said
-from offramp.experiments.refusals import in_one_line
+from offramp.experiments.refusals import in_one_line, whole_numbers
 from offramp.experiments.written import Save, run_study
 
 QUICK = {
@@ -24,7 +24,7 @@ QUICK = {
     "fronts": {"mu": {"least": 0.1, "most": 10.0, "count": 2}, "seeds": 2},
     "choosing": {"seeds": 1, "horizon": 2_400},
 }
-LEAST = {"horizon": 1, "seeds": 2, "threads": 1}
+LEAST = {"horizon": 1, "seeds": 2, "threads": 1, "fronts.seeds": 2}
 
 
 def check(cfg: DictConfig) -> DictConfig:
@@ -32,11 +32,7 @@ def check(cfg: DictConfig) -> DictConfig:
     if cfg.quick:
         cfg = OmegaConf.merge(cfg, {k: v for k, v in QUICK.items() if k != "streams"})  # type: ignore[assignment]
         cfg.streams = QUICK["streams"]
-    for name, least in LEAST.items():
-        if not (isinstance(cfg[name], int) and cfg[name] >= least):
-            raise ValueError(f"{name} is {cfg[name]!r}, allowed is a whole number, {least} or more")
-    if not (isinstance(cfg.fronts.seeds, int) and cfg.fronts.seeds >= 2):
-        raise ValueError(f"fronts.seeds is {cfg.fronts.seeds!r}, allowed is a whole number, 2 or more")
+    whole_numbers(cfg, LEAST)
     if not 0.0 < cfg.mu < float("inf"):
         raise ValueError(f"mu is {cfg.mu}, allowed is a finite number > 0")
     mu = cfg.fronts.mu

@@ -17,12 +17,13 @@ from offramp.experiments.headline.prices import AUTHORS, CLAIMED, CONTESTED, PAP
 matplotlib.use("Agg")
 Found = dict[str, Any]
 TRIVIAL = {
-    WHOLE: ("*", "#1b1b1b"),
-    SEND: ("P", "#7a4fa3"),
-    FIRST: ("X", "#8a5a2b"),
-    BEST: ("h", "#4a7c59"),
-    PLAIN: ("*", "#d1495b"),
+    WHOLE: ("*", "#1b1b1b", "final exit of the experts"),
+    SEND: ("P", "#7a4fa3", "send the input to the experts"),
+    FIRST: ("X", "#8a5a2b", "offload after exit 1 of the experts"),
+    BEST: ("h", "#4a7c59", "best exit of the experts"),
+    PLAIN: ("*", "#d1495b", "final exit of the plain network"),
 }
+CHEAPER = 65.0  # % below the final exit, as the study set out to show
 
 
 def draw(name: str, found: Found) -> dict[str, str]:
@@ -50,12 +51,19 @@ def fronts(name: str, found: Found) -> Figure:
         for front in sorted(found["fronts"], key=lambda f: f["system"] == EXPERTS):  # the claim's own on top
             if front["prices"] == listed:
                 curve(ax, front, whole, marked=listed == AUTHORS)
-        for who, (mark, colour) in TRIVIAL.items():
+        for who, (mark, colour, label) in TRIVIAL.items():
             if listed in players:
                 at = players[listed][who]
                 x, y = 100.0 * at["cost"]["mean"] / whole, 100.0 * at["accuracy"]["mean"]
                 if x <= 130.0:
-                    ax.plot(x, y, mark, color=colour, ms=11, label=who, ls="none", zorder=4)
+                    half = at["cost"]["half"] * 100.0 / whole, at["accuracy"]["half"] * 100.0
+                    ax.errorbar(
+                        x, y, xerr=half[0], yerr=half[1], fmt=mark, color=colour, ms=10, elinewidth=1.0, label=label,
+                        zorder=4,
+                    )  # fmt: skip
+        ax.axvline(
+            100.0 - CHEAPER, color="#444", lw=0.9, ls="--", label=f"wanted: {CHEAPER:g} % cheaper than the final exit"
+        )
         ax.set(title=titles[listed], xlabel="mean cost per image (% of the whole network on the edge)", xlim=(0, 130))
         ax.title.set_fontsize(10)
     for row in axes:
@@ -68,8 +76,9 @@ def fronts(name: str, found: Found) -> Figure:
     settings = found["config"]
     figure.suptitle(
         f"{name}: mixed stream, {settings['horizon']:,} rounds; mean and 95 % interval over "
-        f"{settings['fronts']['seeds']} seeds (single points {settings['seeds']}); ring: mu = {settings['mu']:g}; "
-        "what costs more than 130 % is not shown",
+        f"n = {settings['fronts']['seeds']} seeds (single points: {settings['seeds']}); fronts: mu = "
+        f"{found['fronts'][0]['settings'][0]} to {found['fronts'][0]['settings'][-1]}, ring: mu = {settings['mu']:g}\n"
+        "up and to the left is better; what costs more than 130 % is not shown",
         fontsize=9,
     )
     return figure
@@ -81,7 +90,8 @@ def curve(ax: Axes, front: Found, whole: float, *, marked: bool) -> None:
     colour, ours = COLOURS[front["system"]], front["policy"] == OURS
     ax.errorbar(
         x, y, yerr=100.0 * np.array(front["half"]), color=colour, marker=MARKS[front["system"]], ms=4, lw=1.2,
-        elinewidth=0.7, ls="-" if ours else ":", alpha=0.9, label=f"{front['policy']}, {front['system']}",
+        mfc=colour if ours else "white", elinewidth=0.7, ls="-" if ours else ":", alpha=0.9,
+        label=f"{front['policy']}, {front['system']}",
     )  # fmt: skip
     at = front["settings"].index("1")
     ax.plot(x[at], y[at], "o", mfc="none", mec=colour, ms=12, mew=1.4, zorder=5)

@@ -5,10 +5,11 @@ from functools import partial
 from typing import Any
 
 from offramp.experiments.expert_branches.systems import EXPERTS, PRISTINE
-from offramp.experiments.expert_branches.tables import grid, number, with_interval
+from offramp.experiments.expert_branches.tables import number, with_interval
 from offramp.experiments.headline.playing import BEST, FIRST, ISPLITEE, OURS, PLAIN, PLAYERS, SEND, STAYS, WHOLE
 from offramp.experiments.headline.prices import AUTHORS, CLAIMED, PAPER
 from offramp.experiments.headline.study import GAINED, SAVED
+from offramp.experiments.markdown import grid
 from offramp.experiments.written import filled
 
 Found = dict[str, Any]
@@ -158,8 +159,6 @@ SECTIONS: dict[str, Callable[[Kept], str]] = {
 
 def fill(text: str | None, kept: Kept) -> str:
     """The README with each section between its markers written anew; without a README, the sections alone."""
-    if text is None:
-        text = "\n\n".join(f"## {name.capitalize()}\n\n<!-- {name} -->\n<!-- end -->" for name in SECTIONS) + "\n"
     return filled(text, {name: partial(made, kept) for name, made in SECTIONS.items()})
 
 

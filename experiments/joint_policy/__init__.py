@@ -15,7 +15,7 @@ from offramp.experiments.joint_policy.pictures import draw
 from offramp.experiments.joint_policy.study import study
 from offramp.experiments.joint_policy.suite import reporting
 from offramp.experiments.joint_policy.tables import claims, fill
-from offramp.experiments.refusals import in_one_line
+from offramp.experiments.refusals import in_one_line, whole_numbers
 from offramp.experiments.sweeps.keys import plain
 from offramp.experiments.written import Save, run_study
 
@@ -28,9 +28,7 @@ def check(cfg: DictConfig) -> DictConfig:
     """The configuration as it is meant; refuses what no run can mean, before anything is written."""
     if cfg.quick:
         cfg = OmegaConf.merge(cfg, QUICK)  # type: ignore[assignment]
-    for name, least in LEAST.items():
-        if not (isinstance(cfg[name], int) and cfg[name] >= least):
-            raise ValueError(f"{name} is {cfg[name]!r}, allowed is a whole number, {least} or more")
+    whole_numbers(cfg, LEAST)
     for name, allowed in (("worlds", [s.name for s in reporting()]), ("only", list(CONTENDERS))):
         unknown = set(cfg[name] or ()) - set(allowed)
         if unknown or (cfg[name] is not None and len(cfg[name]) == 0):

@@ -17,18 +17,13 @@ from offramp.experiments.joint_policy.sums import (
     totals,
     worlds_of,
 )
+from offramp.experiments.markdown import grid
 from offramp.experiments.results import interval
-from offramp.experiments.written import filled
+from offramp.experiments.written import filled_by_cache
 
 Found = dict[str, Any]
 Kept = dict[str, Found]
 TRIVIAL = ("send_input", "offload_first")
-
-
-def grid(heads: list[str], rows: list[list[str]], words: int = 1) -> str:
-    """A Markdown table; the first so many columns hold words, the rest numbers."""
-    rule = ["---"] * words + ["--:"] * (len(heads) - words)
-    return "\n".join(f"| {' | '.join(row)} |" for row in [heads, rule, *rows])
 
 
 def spread(values: list[float], digits: int = 0, scale: float = 1.0) -> str:
@@ -268,8 +263,5 @@ SECTIONS: dict[str, Callable[[str, Found], str]] = {
 
 def fill(text: str | None, kept: Kept) -> str:
     """The README with each section between its markers written anew; without a README, the sections alone."""
-    if text is None:
-        blocks = [f"## {c}: {s}\n\n<!-- {c} {s} -->\n<!-- end -->" for c in kept for s in SECTIONS]
-        text = "\n\n".join(["# The joint policy", *blocks]) + "\n"
-    makers = {f"{c} {s}": partial(made, c, found) for c, found in kept.items() for s, made in SECTIONS.items()}
-    return filled(text, makers)
+    own = {name: {s: partial(made, name, found) for s, made in SECTIONS.items()} for name, found in kept.items()}
+    return filled_by_cache(text, "The joint policy", own)

@@ -1,20 +1,20 @@
 """`offramp link_change`: every policy and every fixed choice on 24 recorded mobile links."""
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
-from rich.console import Console
 
 from offramp.environments.link_traces import embedded_traces
 from offramp.experiments.link_change.cases import CASES, PLAYED
 from offramp.experiments.link_change.pictures import draw
 from offramp.experiments.link_change.study import study as added
 from offramp.experiments.link_change.tables import claims, fill
-from offramp.experiments.refusals import in_one_line
-from offramp.experiments.written import Save, run_study
+from offramp.experiments.refusals import in_one_line, whole_numbers
+from offramp.experiments.written import named_by_cache, run_study
 
 QUICK = {"seconds": 20.0, "segment_s": 4.0, "seeds": 2, "traces": 2}
 LEAST = {"seeds": 2, "traces": 1, "threads": 1}
@@ -24,9 +24,7 @@ def check(cfg: DictConfig) -> DictConfig:
     """The configuration as it is meant; refuses what no run can mean, before anything is written."""
     if cfg.quick:
         cfg = OmegaConf.merge(cfg, QUICK)  # type: ignore[assignment]
-    for name, least in LEAST.items():
-        if not (isinstance(cfg[name], int) and cfg[name] >= least):
-            raise ValueError(f"{name} is {cfg[name]!r}, allowed is a whole number, {least} or more")
+    whole_numbers(cfg, LEAST)
     for name in ("seconds", "segment_s", "scale", "image_price"):
         if not 0.0 < cfg[name] < float("inf"):
             raise ValueError(f"{name} is {cfg[name]!r}, allowed is a finite number > 0")
@@ -44,11 +42,6 @@ def check(cfg: DictConfig) -> DictConfig:
     return cfg
 
 
-def named(name: str, found: Any) -> dict[str, str]:
-    """The figures by the names of their files."""
-    return {f"{figure}_{name}": text for figure, text in draw(name, found).items()}
-
-
 def told(found: Any) -> str:
     """What the console says: on how many links the claim holds."""
     return "\n".join(
@@ -63,12 +56,7 @@ def run(cfg: DictConfig, folder: Path) -> Path:
 
     The record is written after each link, so that a run that was broken off goes on where it was.
     """
-    cfg = check(cfg)
-
-    def measure(kept: dict[str, Any], save: Save, console: Console) -> str:
-        return added(cfg, kept, save, console)
-
-    return run_study(folder, measure, draw=named, fill=fill, told=told)
+    return run_study(folder, partial(added, check(cfg)), draw=named_by_cache(draw), fill=fill, told=told)
 
 
 @hydra.main(config_path="pkg://offramp.conf", config_name="link_change", version_base="1.3")

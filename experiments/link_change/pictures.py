@@ -6,11 +6,11 @@ import matplotlib
 import numpy as np
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator
+from matplotlib.lines import Line2D
 
-from offramp.experiments.figures import STYLE, svg
-from offramp.experiments.joint_policy.pictures import COLOURS, NAMES
-from offramp.experiments.joint_policy.sums import JOINT
+from offramp.experiments.figures import STYLE, plain, svg
+from offramp.experiments.joint_policy.pictures import COLOURS, MARKS, keys
+from offramp.experiments.joint_policy.sums import AT_THE_CUT, JOINT
 from offramp.experiments.link_change.sums import MOST, POINT, judged, over_links
 from offramp.experiments.link_change.tables import played, title
 from offramp.experiments.results import interval
@@ -37,20 +37,21 @@ def ratios(name: str, found: Found) -> Figure:
     for ax in axes.flat[len(cases) :]:
         ax.set_axis_off()
     for ax, (case, links) in zip(axes.flat, cases.items(), strict=False):
-        for shift, less, colour, label in (
-            (-0.15, POINT, COLOURS["joint"], "among those at most a point less accurate"),
-            (0.15, 0.0, COLOURS["published"], "among those at least as accurate"),
+        for shift, less, colour, mark, label in (
+            (-0.15, POINT, COLOURS["joint"], "o", "best of those at most a point less accurate"),
+            (0.15, 0.0, COLOURS["published"], "s", "best of those at least as accurate"),
         ):
             all_ = [judged(here, less=less)["ratio"] for here in links.values()]
             at = [i + shift for i, one in enumerate(all_) if one is not None]
             mean = [one["mean"] for one in all_ if one is not None]
             half = [float(np.nan_to_num(one["half"])) for one in all_ if one is not None]
-            ax.errorbar(at, mean, yerr=half, fmt="o", ms=4, capsize=2, color=colour, label=label)
+            ax.errorbar(at, mean, yerr=half, fmt=mark, ms=4, capsize=2, color=colour, label=label)
+        ax.axhline(1.0, color="#888", lw=0.6)
         ax.axhline(MOST, color="#444", lw=0.9, ls=":", label=f"wanted: at most {MOST:g}")
         ax.set_xticks(range(len(links)), [trace.split("/")[1] for trace in links], rotation=60, fontsize=7, ha="right")
-        ax.set(ylabel="ratio of mean latencies")
+        ax.set(ylabel="ratio of mean latencies", xlabel="recorded link")
         ax.set_ylim(0.0, max(1.15, ax.get_ylim()[1]))
-        ax.set_title(case, fontsize=10)
+        ax.set_title(case.replace("g ", "G "), fontsize=10)
     handles, labels = axes[0][0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False)
     figure.suptitle(
@@ -73,30 +74,25 @@ def scatter(name: str, found: Found) -> Figure:
             group = "oracle" if key == "best" else found["policies"][key]["group"]
             x = interval([v for v in over_links(links, key, "latency_ms") if not np.isnan(v)])
             y = interval([100.0 * v for v in over_links(links, key, "accuracy") if not np.isnan(v)])
+            wide = float(np.nan_to_num(x["half"]))
             ax.errorbar(
                 x["mean"], y["mean"], yerr=float(np.nan_to_num(y["half"])),
-                fmt="*" if key == JOINT else "D" if key == "best" else "s" if group == "trivial" else "o",
-                color=COLOURS.get(group, "#000000"), ms=12 if key == JOINT else 5, lw=0.8,
+                xerr=[[min(wide, 0.9 * x["mean"])], [wide]],  # what a logarithmic axis can show
+                fmt="X" if key == "best" else "P" if key == AT_THE_CUT else MARKS[group],
+                color=COLOURS.get(group, "#000000"), ms=12 if key == JOINT else 7 if key == "best" else 5, lw=0.8,
                 alpha=1.0 if key in (JOINT, "best") else 0.7, zorder=3 if key in (JOINT, "best") else 2,
             )  # fmt: skip
         ax.set_xscale("log")
-        low, high = ax.get_xlim()
-        if high > 10.0 * low:  # else every tick has its label
-            ax.xaxis.set_minor_locator(LogLocator(subs=(2.0, 5.0)))
-        ax.xaxis.set_major_formatter("{x:g}")
-        ax.xaxis.set_minor_formatter("{x:g}")
-        ax.tick_params(axis="x", which="minor", labelsize=7)
+        plain(ax.xaxis)
         ax.set(xlabel="mean latency (ms)", ylabel="accuracy (%)")
-        ax.set_title(case, fontsize=10)
-    for group, colour in COLOURS.items():
-        axes[0][0].plot([], [], "o", color=colour, label=NAMES[group])
-    axes[0][0].plot([], [], "D", color="#000000", label="best fixed choice of each link, within a point")
-    handles, labels = axes[0][0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False)
+        ax.set_title(case.replace("g ", "G "), fontsize=10)
+    best = "best fixed choice of each link, within a point"
+    oracle = Line2D([], [], color="#000000", marker="X", ms=7, ls="none", label=best)
+    figure.legend(handles=[*keys(), oracle], loc="outside lower center", ncols=3, frameon=False)
     n = max(len(links) for links in cases.values())
     figure.suptitle(
-        f"{name}: means over n = {n} links of {found['config']['seeds']} seeds each, 95 % intervals of accuracy over "
-        "links; up and to the left is better",
+        f"{name}: means over n = {n} links of {found['config']['seeds']} seeds each, 95 % intervals over links; "
+        "a mark for each policy; up and to the left is better",
         fontsize=10,
     )
     return figure
@@ -110,17 +106,20 @@ def episode(name: str, found: Found) -> Figure:
     figure, axes = plt.subplots(3, 1, figsize=(11, 7), sharex=True)
     lengths, rates = np.array(one["rate"]).T
     axes[0].stairs(rates, np.concatenate([[0.0], np.cumsum(lengths) / 1e3]), color="#444", baseline=None)
-    axes[0].set(ylabel="rate (Mbit/s)", ylim=(0, None))
+    axes[0].set(ylabel="rate (Mbit/s)", ylim=(0, 1.05 * rates[np.cumsum(lengths) / 1e3 <= at[-1] + every].max()))
     sent = np.array(ours["offloaded"]) > 0.5
     where = np.where(sent, ours["cut"], ours["answered_at"])
     axes[1].plot(at[sent], where[sent], "o", ms=3, color=COLOURS["joint"], label="sent from this split (0 = the input)")
     axes[1].plot(at[~sent], where[~sent], "x", ms=3, color=COLOURS["published"], label="answered at this exit")
     axes[1].set(ylabel="split or exit")
-    axes[1].legend(loc="upper right", fontsize=7.5)
     label = f"best fixed choice in hindsight ({title({'cut': theirs['cut_at'], 'threshold': theirs['threshold']})})"
-    axes[2].plot(at, theirs["latency_ms"], "-", lw=0.8, color="#444", label=label)
+    axes[2].plot(at, theirs["latency_ms"], "-", lw=0.8, color="#888", label=label)
     axes[2].plot(at, ours["latency_ms"], "-", lw=0.8, color=COLOURS["joint"], label="joint policy")
     axes[2].set(yscale="log", ylabel="latency (ms)", xlabel="time (s)", xlim=(0, at[-1] + every))
-    axes[2].legend(loc="upper right", fontsize=7.5)
-    figure.suptitle(f"{name}: {one['case']}, link {one['trace']}, n = {len(at)} requests, seed 0", fontsize=10)
+    plain(axes[2].yaxis)
+    for ax in axes[1:]:
+        ax.legend(loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=2, fontsize=7.5, frameon=False)
+    figure.suptitle(
+        f"{name}: {one['case'].replace('g ', 'G ')}, link {one['trace']}, n = {len(at)} requests, seed 0", fontsize=10
+    )
     return figure

@@ -7,7 +7,7 @@ import numpy as np
 
 from offramp.experiments.joint_policy.statistics import paired
 from offramp.experiments.joint_policy.sums import AT_THE_CUT, JOINT
-from offramp.experiments.joint_policy.tables import grid, number
+from offramp.experiments.joint_policy.tables import number
 from offramp.experiments.link_change.sums import (
     MOST,
     POINT,
@@ -19,8 +19,9 @@ from offramp.experiments.link_change.sums import (
     over_links,
     quicker,
 )
+from offramp.experiments.markdown import grid
 from offramp.experiments.results import interval
-from offramp.experiments.written import filled
+from offramp.experiments.written import filled_by_cache
 
 Found = dict[str, Any]
 Kept = dict[str, Found]
@@ -224,7 +225,4 @@ def sections(found: Found) -> dict[str, Callable[[], str]]:
 
 def fill(text: str | None, kept: Kept) -> str:
     """The README with each section between its markers written anew; without a README, the sections alone."""
-    if text is None:
-        blocks = [f"## {c}: {s}\n\n<!-- {c} {s} -->\n<!-- end -->" for c in kept for s in sections(kept[c])]
-        text = "\n\n".join(["# Links that change", *blocks]) + "\n"
-    return filled(text, {f"{c} {s}": made for c, found in kept.items() for s, made in sections(found).items()})
+    return filled_by_cache(text, "Links that change", {name: sections(found) for name, found in kept.items()})

@@ -1,20 +1,19 @@
 """`offramp live`: an hour of requests over a driving link, live and simulated side by side; and the cloud is killed."""
 
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
-from rich.console import Console
 
 from offramp.environments.link_traces import embedded_traces
 from offramp.experiments.live.pictures import draw
 from offramp.experiments.live.scene import TITLES
 from offramp.experiments.live.study import study
 from offramp.experiments.live.tables import fill, verdicts
-from offramp.experiments.refusals import in_one_line
-from offramp.experiments.written import Save, run_study
+from offramp.experiments.refusals import in_one_line, whole_numbers
+from offramp.experiments.written import named_by_cache, run_study
 
 QUICK = {
     "policies": ["split"],
@@ -31,9 +30,7 @@ def check(cfg: DictConfig) -> DictConfig:
     """The configuration as it is meant; refuses what no run can mean, before anything is played."""
     if cfg.quick:
         cfg = OmegaConf.merge(cfg, QUICK)  # type: ignore[assignment]
-    for name, least in LEAST.items():
-        if not (isinstance(cfg[name], int) and cfg[name] >= least):
-            raise ValueError(f"{name} is {cfg[name]!r}, allowed is a whole number, {least} or more")
+    whole_numbers(cfg, LEAST)
     for name in ("every_ms", "scale", "image_price", "power_w", "deadline_ms"):
         if not 0.0 < cfg[name] < float("inf"):
             raise ValueError(f"{name} is {cfg[name]!r}, allowed is a finite number > 0")
@@ -57,22 +54,12 @@ def check(cfg: DictConfig) -> DictConfig:
     return cfg
 
 
-def named(name: str, found: Any) -> dict[str, str]:
-    """The figures by the names of their files."""
-    return {f"{figure}_{name}": text for figure, text in draw(name, found).items()}
-
-
 def run(cfg: DictConfig, folder: Path) -> Path:
     """Play, and write result.json, figures and README.md; what other caches left there stays.
 
     The record is written after each run, so that a study that was broken off goes on where it was.
     """
-    cfg = check(cfg)
-
-    def measure(kept: dict[str, Any], save: Save, console: Console) -> str:
-        return study(cfg, kept, save, console)
-
-    return run_study(folder, measure, draw=named, fill=fill, told=verdicts)
+    return run_study(folder, partial(study, check(cfg)), draw=named_by_cache(draw), fill=fill, told=verdicts)
 
 
 @hydra.main(config_path="pkg://offramp.conf", config_name="live", version_base="1.3")

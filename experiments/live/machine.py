@@ -22,29 +22,6 @@ from offramp.models.timing import Timing, measure
 FIXED = 100  # passes of the fixed piece of work
 
 
-def rested(network: MultiExitNetwork, *, rest_ms: float, repeats: int) -> Timing:
-    """The times of a network whose passes are as far apart as requests, so that caches have gone cold in between.
-
-    Of each pair of repeats one has its parts after the rest and the other the whole network: each is taken from there.
-
-    Parameters
-    ----------
-    network
-        What is timed, with one thread.
-    rest_ms
-        Milliseconds between two repeats, >= 0.
-    repeats
-        Repeats that count, >= 2.
-
-    """
-
-    def rest(_done: int, _all: int) -> None:
-        time.sleep(rest_ms / 1e3)
-
-    found = measure(network, warm_up=3, repeats=2 * repeats, progress=rest)
-    return replace(found, segments=found.segments[0::2], heads=found.heads[0::2], whole=found.whole[1::2])
-
-
 def through_the_half(
     half: EdgeNetwork, network: MultiExitNetwork, images: Images, *, rest_ms: float, repeats: int
 ) -> Timing:
@@ -81,6 +58,7 @@ def through_the_half(
         threads=1,
         network=half.network,
         work=profile_of(network),
+        pace=rest_ms / 1e3,
     )
 
 

@@ -5,12 +5,10 @@ from typing import Any
 import matplotlib
 import numpy as np
 from matplotlib import pyplot as plt
-from matplotlib.axis import Axis
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator
 
 from offramp.environments.link_traces import LinkTrace
-from offramp.experiments.figures import STYLE, svg
+from offramp.experiments.figures import STYLE, plain, svg
 from offramp.experiments.live.model import CLOUD, EDGE, FALLBACK, KINDS, kinds
 from offramp.experiments.live.scene import rates
 from offramp.experiments.live.sums import WITHIN, columns_of, recovery
@@ -18,6 +16,7 @@ from offramp.experiments.results import interval
 
 matplotlib.use("Agg")
 COLOURS = {EDGE: "#1b6ca8", CLOUD: "#e07b00", FALLBACK: "#d1495b"}
+MARKS = {EDGE: "o", CLOUD: "x", FALLBACK: "^"}
 LIVE, SIMULATED, MODEL = "#1b1b1b", "#2e933c", "#7b3fa0"
 STRETCH = 60  # requests of one point of the figure over time
 Found = dict[str, Any]
@@ -38,15 +37,6 @@ def draw(name: str, found: Found) -> dict[str, str]:
     return made
 
 
-def _plain(axis: Axis, span: Any) -> None:
-    """Plain numbers on a logarithmic axis, as many as there is room for."""
-    wide = span[1] > 8.0 * span[0]
-    axis.set_minor_locator(LogLocator(subs=(2.0, 5.0) if wide else (1.5, 2.0, 3.0, 4.0, 5.0, 7.0)))
-    axis.set_major_formatter("{x:g}")
-    axis.set_minor_formatter("{x:g}")
-    axis.set_tick_params(which="minor", labelsize=8)
-
-
 def scatter(name: str, found: Found) -> Figure:
     """Each request's latency live against what the cost model says of the same decision."""
     runs = found["runs"]
@@ -59,17 +49,20 @@ def scatter(name: str, found: Found) -> Figure:
             if not here.any():
                 continue
             label = f"{KINDS[which]}, n = {int(here.sum()):,}"
-            ax.plot(model[here], ms[here], ".", ms=2.5, alpha=0.5, color=colour, label=label, rasterized=True)
+            ax.plot(
+                model[here], ms[here], MARKS[which], ms=2.5, mew=0.6, alpha=0.5, color=colour, label=label,
+                rasterized=True,
+            )  # fmt: skip
         fine = np.isfinite(model)
         span = np.array([0.8 * min(model[fine].min(), ms.min()), 1.2 * max(model[fine].max(), ms.max())])
-        ax.plot(span, span, color="#444", lw=0.9)
+        ax.plot(span, span, color="#444", lw=0.9, label="as modelled")
         ax.fill_between(span, (1 - WITHIN) * span, (1 + WITHIN) * span, color="#888", alpha=0.2, lw=0, label="±15 %")
         ax.set(xscale="log", yscale="log", xlim=span, ylim=span)
         ax.set(xlabel="cost model, same decision and bytes (ms)", ylabel="live (ms)")
         for axis in (ax.xaxis, ax.yaxis):
-            _plain(axis, span)
+            plain(axis)
         ax.set_title(run["title"], fontsize=9)
-        ax.legend(loc="upper left", fontsize=7.5, framealpha=0.5)
+        ax.legend(loc="upper left", fontsize=7.5, framealpha=0.5, markerscale=2)
     figure.suptitle(f"{name}: latency of every request", fontsize=10)
     return figure
 
@@ -86,19 +79,19 @@ def over_time(name: str, found: Found) -> Figure:
     for run, ax, low in zip(runs.values(), axes[1::2], axes[2::2], strict=True):
         live, simulated = columns_of(run["live"]["run"]), columns_of(run["simulated"]["run"])
         model = columns_of(run["model"])
-        for columns, label, colour, shift in (
-            (live["latency_ms"], "live", LIVE, -0.15),
-            (simulated["latency_ms"], "simulated", SIMULATED, 0.0),
-            (model["latency_ms"], "cost model on the live decisions", MODEL, 0.15),
+        for columns, label, colour, mark, shift in (
+            (live["latency_ms"], "live", LIVE, "o", -0.15),
+            (simulated["latency_ms"], "simulated", SIMULATED, "s", 0.0),
+            (model["latency_ms"], "cost model on the live decisions", MODEL, "^", 0.15),
         ):
             x, mean, half = _stretches(columns)
-            ax.errorbar(x + shift, mean, yerr=half, fmt="o", ms=2.5, lw=0.7, color=colour, label=label)
+            ax.errorbar(x + shift, mean, yerr=half, fmt=mark, ms=3, lw=0.7, color=colour, label=label)
         ax.set(ylabel="latency (ms)", ylim=(0, 1.25 * ax.get_ylim()[1]))
         ax.set_title(run["title"], fontsize=9)
         ax.legend(loc="upper right", fontsize=7.5, ncols=3)
-        for columns, label, colour in ((live, "live", LIVE), (simulated, "simulated", SIMULATED)):
+        for columns, label, colour, look in ((live, "live", LIVE, "o-"), (simulated, "simulated", SIMULATED, "s--")):
             x, mean, half = _stretches(100.0 * columns["offloaded"])
-            low.errorbar(x, mean, yerr=half, fmt="o-", ms=2.5, lw=0.7, color=colour, label=label)
+            low.errorbar(x, mean, yerr=half, fmt=look, ms=3, lw=0.7, color=colour, label=label)
         low.set(ylabel="cloud answers (%)", ylim=(-3, 103))
         condition = np.array(run["condition"])
         for at in np.flatnonzero(np.diff(condition)) + 1:
@@ -129,19 +122,25 @@ def answers(name: str, found: Found) -> Figure:
     figure, axes = plt.subplots(len(runs), 2, figsize=(11, 3.2 * len(runs)), squeeze=False)
     for row, run in zip(axes, runs.values(), strict=True):
         for ax, which in zip(row, (EDGE, CLOUD), strict=True):
-            for key, label, colour in (("live", "live", LIVE), ("simulated", "simulated", SIMULATED)):
+            for key, colour, line in (("live", LIVE, "-"), ("simulated", SIMULATED, "--")):
                 columns = columns_of(run[key]["run"])
                 ms = np.sort(columns["latency_ms"][kinds(columns) == which])
                 if len(ms):
                     share = np.arange(1, len(ms) + 1) / len(ms)
-                    ax.step(ms, share, where="post", color=colour, lw=1.2, label=f"{label}, n = {len(ms):,}")
+                    ax.step(ms, share, where="post", color=colour, lw=1.2, ls=line, label=f"{key}, n = {len(ms):,}")
+                    half = np.sqrt(np.log(2.0 / 0.05) / (2.0 * len(ms)))
+                    low, high = np.maximum(share - half, 0.0), np.minimum(share + half, 1.0)
+                    ax.fill_between(ms, low, high, step="post", color=colour, alpha=0.15, lw=0)
             ax.set_title(f"{run['title']}: {KINDS[which]}", fontsize=9)
             ax.set(ylim=(0, 1.02), xlabel="latency (ms)", ylabel="share of requests")
             if ax.has_data():
                 ax.set_xscale("log")
-                _plain(ax.xaxis, ax.get_xlim())
+                plain(ax.xaxis)
                 ax.legend(loc="lower right", fontsize=8)
-    figure.suptitle(f"{name}: how long an answer took", fontsize=10)
+    figure.suptitle(
+        f"{name}: how long an answer took; bands: 95 % (Dvoretzky-Kiefer-Wolfowitz, as of independent requests)",
+        fontsize=10,
+    )
     return figure
 
 
@@ -157,15 +156,15 @@ def death(name: str, found: Found) -> Figure:
             if not here.any():
                 continue
             label = f"{KINDS[which]}, n = {int(here.sum()):,}"
-            ax.plot(start[here], run["latency_ms"][here], ".", ms=4, color=colour, label=label)
+            ax.plot(start[here], run["latency_ms"][here], MARKS[which], ms=3, mew=0.8, color=colour, label=label)
         killed, back = kill["killed_ms"] / 1e3, kill["back_ms"] / 1e3
-        ax.axvspan(killed, back, color="#d1495b", alpha=0.1, lw=0)
-        ax.axvline(kill["started_ms"] / 1e3, color="#444", lw=0.8, ls=":", label="its process is started again")
+        ax.axvspan(killed, back, color="#888", alpha=0.12, lw=0, label="the cloud is gone")
+        ax.axvline(kill["started_ms"] / 1e3, color="#444", lw=0.8, ls=":", label="the cloud's process is started again")
         one = recovery(kill)
         if np.isfinite(one["seconds"]):
-            ax.axvline(back + one["seconds"], color="#2e933c", lw=0.9, label="its first answer after its return")
+            ax.axvline(back + one["seconds"], color="#2e933c", lw=0.9, label="the cloud's first answer after that")
         ax.set(ylabel="latency (ms)", yscale="log")
-        _plain(ax.yaxis, ax.get_ylim())
+        plain(ax.yaxis)
         ax.set_title(
             f"{kill['title']}: killed at {killed:.1f} s, back at {back:.1f} s, "
             f"{one['unanswered']} of {one['requests']:,} unanswered",
@@ -173,5 +172,5 @@ def death(name: str, found: Found) -> Figure:
         )
         ax.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False, fontsize=8)
     axes[-1, 0].set_xlabel("time of the run (s)")
-    figure.suptitle(f"{name}: the cloud is killed (shaded: it is gone)", fontsize=10)
+    figure.suptitle(f"{name}: the cloud is killed; every request of one run", fontsize=10)
     return figure

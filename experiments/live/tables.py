@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from offramp.experiments.joint_policy.tables import grid, number
+from offramp.experiments.joint_policy.tables import number
 from offramp.experiments.live.sums import (
     RECOVERED_S,
     WITHIN,
@@ -20,8 +20,9 @@ from offramp.experiments.live.sums import (
     recovery,
     verdict,
 )
+from offramp.experiments.markdown import grid
 from offramp.experiments.results import interval
-from offramp.experiments.written import filled
+from offramp.experiments.written import filled_by_cache
 
 Found = dict[str, Any]
 Kept = dict[str, Found]
@@ -257,10 +258,7 @@ def sections(found: Found) -> dict[str, Callable[[], str]]:
 
 def fill(text: str | None, kept: Kept) -> str:
     """The README with each section between its markers written anew; without a README, the sections alone."""
-    if text is None:
-        blocks = [f"## {c}: {s}\n\n<!-- {c} {s} -->\n<!-- end -->" for c in kept for s in sections(kept[c])]
-        text = "\n\n".join(["# Live and simulated", *blocks]) + "\n"
-    return filled(text, {f"{c} {s}": made for c, found in kept.items() for s, made in sections(found).items()})
+    return filled_by_cache(text, "Live and simulated", {name: sections(found) for name, found in kept.items()})
 
 
 def verdicts(found: Found) -> str:

@@ -1,6 +1,7 @@
 """The figures of the study: phase diagrams with their labels, bytes of every codec, accuracy against bytes, points."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -8,10 +9,12 @@ import numpy.typing as npt
 from matplotlib import colormaps
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
-from matplotlib.colors import ListedColormap
+from matplotlib.collections import LineCollection
+from matplotlib.colors import ListedColormap, to_rgb
 from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
 
-from offramp.experiments.figures import STYLE, svg
+from offramp.experiments.figures import STYLE, plain, svg
 from offramp.experiments.payload.rules import OFFERED, spelled
 
 Rows = list[dict[str, Any]]
@@ -19,7 +22,8 @@ Rows = list[dict[str, Any]]
 RAMPS = {"edge alone": "Greys", "image sent": "Blues", "map sent": "Purples", "exit, else map": "Oranges"}
 IMAGES = ("raw image", "PNG")
 MAPS = ("float32", "float16", "uint8", "uint8 + zlib")
-LEAST_LABELLED, LEAST_LISTED, LEAST_DEEP = 0.02, 0.002, 3
+LEAST_LISTED = 0.002  # share of a map's cells below which the legend leaves an area out
+LETTER, LINE, POINTS = 4.4, 9.5, (222.0, 205.0)  # points: a letter's width, a line's height, a panel's sides
 CODEC_COLOURS = {
     "raw": "#1b1b1b", "png": "#7f7f7f", "jpeg_95": "#08306b", "jpeg_75": "#2171b5", "jpeg_50": "#6baed6",
     "jpeg_25": "#c6dbef", "float32": "#7f2704", "float16": "#d94801", "uint8": "#fd8d3c", "uint8_zlib": "#fdd0a2",
@@ -64,6 +68,30 @@ def inside(mask: npt.NDArray[np.bool_]) -> tuple[int, int, int]:
     return int(middle[0]), int(middle[1]), depth
 
 
+def _cache(found: Mapping[str, Any]) -> str:
+    return Path(found["config"]["cache"]).name
+
+
+def roomy(mask: npt.NDArray[np.bool_], text: str) -> npt.NDArray[np.bool_]:
+    """The cells of a region around which a text lies wholly inside it."""
+    lines = text.split("\n")
+    sides = len(lines) * LINE / POINTS[1], max(map(len, lines)) * LETTER / POINTS[0]
+    half = [int(np.ceil(0.5 * side * n)) for side, n in zip(sides, mask.shape, strict=True)]
+    padded = np.pad(mask, [(n, n) for n in half])
+    windows = np.lib.stride_tricks.sliding_window_view(padded, [2 * n + 1 for n in half])
+    found: npt.NDArray[np.bool_] = windows.all(axis=(2, 3))
+    return found
+
+
+def borders(cells: npt.NDArray[np.int_], x: npt.NDArray[np.float64], y: npt.NDArray[np.float64]) -> LineCollection:
+    """A thin white line between areas that differ, along the borders of their cells."""
+    k, r = np.nonzero(cells[:, 1:] != cells[:, :-1])
+    lines = [[(x[j + 1], y[i]), (x[j + 1], y[i + 1])] for i, j in zip(k, r, strict=True)]
+    k, r = np.nonzero(cells[1:] != cells[:-1])
+    lines += [[(x[j], y[i + 1]), (x[j + 1], y[i + 1])] for i, j in zip(k, r, strict=True)]
+    return LineCollection(lines, colors="white", linewidths=0.5)
+
+
 def edges_of(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     """Borders of cells around centres that lie evenly on a log scale."""
     logs = np.log(values)
@@ -80,16 +108,19 @@ def panel(axes: Axes, m: Mapping[str, Any], rates: Any, speeds: Any, palette: Ma
         x, y, cells, cmap=ListedColormap([palette[a] for a in m["areas"]]), vmin=-0.5, vmax=len(m["areas"]) - 0.5,
         rasterized=True,
     )  # fmt: skip
-    axes.set(xscale="log", yscale="log")
+    axes.add_collection(borders(cells, x, y), autolim=False)
+    axes.set(xscale="log", yscale="log", xlim=x[[0, -1]], ylim=y[[0, -1]])
+    plain(axes.xaxis)
+    plain(axes.yaxis)
     for number, area in enumerate(m["areas"]):
-        mask = cells == number
-        if mask.mean() < LEAST_LABELLED:
+        wide = area.replace(", else map, ", " or map\n").replace(" on the edge", "").replace(", ", "\n")
+        narrow = wide.replace(" or map", "\nor map").replace(" + ", "\n+ ")
+        rooms = ((text, roomy(cells == number, text)) for text in (wide, narrow))
+        text, room = next(((text, room) for text, room in rooms if room.any()), ("", None))
+        if room is None:
             continue
-        k, r, depth = inside(mask)
-        if depth < LEAST_DEEP:
-            continue
+        k, r, _ = inside(room)
         dark = float(np.dot(palette[area][:3], (0.3, 0.59, 0.11))) < 0.5
-        text = area.replace(", else map, ", " or map\n").replace(" on the edge", "").replace(", ", "\n")
         axes.text(
             rates[r], speeds[k], text, ha="center", va="center", fontsize=7, color="white" if dark else "black",
             linespacing=0.95,
@@ -123,8 +154,7 @@ def phases(maps: Rows, found: Mapping[str, Any], *, rows: Sequence[Any], by: str
         handles = [plt.Rectangle((0, 0), 1, 1, color=palette[a]) for a in listed]
         figure.legend(
             handles, listed, loc="outside lower center", ncols=4, frameon=False, fontsize=7.5,
-            title=title,
-            title_fontsize=8.5,
+            title=f"{_cache(found)}: {title}", title_fontsize=8.5,
         )  # fmt: skip
         return figure
 
@@ -147,6 +177,7 @@ def bytes_bars(found: Mapping[str, Any]) -> Figure:
                 label = "" if codec in seen else spelled(codec)
                 seen.add(codec)
                 axes.bar(at, own[first]["bytes"], 0.85, color=colour_of(codec), edgecolor="#555", lw=0.4, label=label)
+                axes.errorbar(at, own[first]["bytes"], own[first]["bytes_half"], ecolor="#555", elinewidth=0.9)
                 for family, mark in marks.items():
                     if abs(own[family]["bytes"] / own[first]["bytes"] - 1.0) > 0.02:
                         axes.plot(at, own[family]["bytes"], mark, ms=4.5, mfc="white", mec="#c1121f", mew=0.9)
@@ -155,10 +186,15 @@ def bytes_bars(found: Mapping[str, Any]) -> Figure:
         for family, mark in marks.items():
             axes.plot([], [], mark, ms=4.5, mfc="white", mec="#c1121f", mew=0.9, ls="", label=f"under {family}")
         axes.set_xticks(places, ["the image" if s == 0 else f"map {s}" for s in splits])
-        axes.set(yscale="log", ylabel="mean bytes on the wire", xlabel=f"what is sent (bars: {first})")
+        axes.set(yscale="log", ylabel="mean size on the wire (bytes)", xlabel=f"what is sent (bars: {first})")
+        plain(axes.yaxis)
+        axes.set_title(
+            f"{_cache(found)}: n = {found['images']['test']:,} test images under every condition; 95 % "
+            "intervals over images",
+            fontsize=10,
+        )
         axes.legend(
             loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False, fontsize=8,
-            title=f"n = {found['images']['test']:,}\ntest images\na condition", title_fontsize=8,
         )  # fmt: skip
         return figure
 
@@ -172,21 +208,29 @@ def accuracy_bytes(found: Mapping[str, Any]) -> Figure:
             for row in (r for r in found["wire"] if r["family"] == family):
                 codec, split = row["codec"], row["split"]
                 axes.errorbar(
-                    row["bytes"], 100.0 * row["accuracy"], 100.0 * row["accuracy_half"],
-                    ls="", marker=f"${split}$" if split else "s", ms=8 if split else 6, color=colour_of(codec),
-                    mec="#333", mew=0.3, ecolor="#bbb", elinewidth=0.8,
+                    row["bytes"], 100.0 * row["accuracy"], 100.0 * row["accuracy_half"], ls="",
+                    marker="o" if split else "s", ms=4 if split else 6, color=colour_of(codec), mec="#333", mew=0.3,
+                    ecolor="#bbb", elinewidth=0.8,
                 )  # fmt: skip
+                if split:  # a line of numbers for each codec, as its points lie beside and over those of the others
+                    axes.annotate(
+                        str(split), (row["bytes"], 100.0 * row["accuracy"]), ha="center", fontsize=7.5,
+                        xytext=(0, 8 + 9 * MAPS.index(spelled(codec))), textcoords="offset points",
+                        color=0.7 * np.array(to_rgb(colour_of(codec))),
+                        path_effects=[withStroke(linewidth=2, foreground="w")],
+                    )  # fmt: skip
             axes.set(
                 xscale="log",
-                xlabel="mean bytes on the wire",
+                xlabel="mean size on the wire (bytes)",
                 title=f"{family}" if family != "all" else "all conditions",
             )
+            plain(axes.xaxis)
         panels[0].set_ylabel("accuracy of the last exit (%)")
         names = list(dict.fromkeys(r["codec"] for r in found["wire"]))
         handles = [plt.Line2D([], [], marker="o", ls="", color=colour_of(c), mec="#555") for c in names]
         figure.legend(
             handles, [spelled(c) for c in names], loc="outside lower center", ncols=5, frameon=False, fontsize=8,
-            title=f"squares: the image is sent; numbers: the map of this exit; "
+            title=f"{_cache(found)}: squares: the image is sent; numbers: the map of this exit; "
             f"n = {found['images']['test']:,} test images, 95 % intervals over images",
             title_fontsize=8.5,
         )  # fmt: skip
@@ -211,8 +255,8 @@ def online(found: Mapping[str, Any]) -> Figure:
                     (panels[1][column], [r["run"]["latency_ratio"] for r in own]),
                 ):
                     axes.errorbar(
-                        x, [v["mean"] for v in values], [v["half"] for v in values], fmt="o", color=colour, ms=5,
-                        capsize=3, label=label,
+                        x, [v["mean"] for v in values], [v["half"] for v in values], fmt="osD^v"[i % 5], color=colour,
+                        ms=5, capsize=3, label=label,
                     )  # fmt: skip
             panels[0][column].axhline(0.0, color="#888", lw=0.8)
             panels[1][column].axhline(1.0, color="#888", lw=0.8)
@@ -220,13 +264,13 @@ def online(found: Mapping[str, Any]) -> Figure:
             panels[1][column].set_xticks(range(len(rates)), [f"{r:g}" for r in rates])
             panels[1][column].set_xlabel("rate of the link (Mbit/s)")
         panels[0][0].set_ylabel("reward: joint policy − winner\n(units of confidence)")
-        panels[1][0].set_ylabel("mean latency: joint policy / winner")
+        panels[1][0].set_ylabel("mean latency: joint policy / winner\n(ratio)")
         handles, labels = panels[0][0].get_legend_handles_labels()
         one = found["online"][0]
         figure.legend(
             handles, labels, loc="outside lower center", ncols=3, frameon=False, fontsize=8,
-            title=f"{one['seeds']} seeds of {one['horizon']:,} requests, 95 % intervals, paired by seed; round trip "
-            f"{one['round_trip_ms']:g} ms",
+            title=f"{_cache(found)}: n = {one['seeds']} seeds of {one['horizon']:,} requests, 95 % "
+            f"intervals, paired by seed; round trip {one['round_trip_ms']:g} ms",
             title_fontsize=8.5,
         )  # fmt: skip
         return figure

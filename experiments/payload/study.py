@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,13 +16,14 @@ from offramp.environments import CacheError, ConfidenceCache
 from offramp.environments.devices import DeviceProfile
 from offramp.environments.links import preset
 from offramp.environments.payloads import PayloadTable
-from offramp.experiments.compare import plain
-from offramp.experiments.earlier import earlier, open_cache, significant, title, write
+from offramp.experiments.earlier import open_cache, open_payloads, significant, title
 from offramp.experiments.payload import diagram, pictures, tables, wire
 from offramp.experiments.payload.diagram import Exchange, Grid, Pair
 from offramp.experiments.payload.online import CHANGING, Place, online_row, streams
 from offramp.experiments.payload.points import does, point_row
 from offramp.experiments.payload.rules import OFFERED, Clock, means, rules_of, terms
+from offramp.experiments.sweeps.keys import plain
+from offramp.experiments.written import Save, run_study
 
 QUICK = {
     "rates": {"count": 9},
@@ -68,9 +68,7 @@ def check(cfg: DictConfig) -> DictConfig:
 
 def opened(cfg: DictConfig) -> tuple[ConfidenceCache, PayloadTable, DeviceProfile]:
     """Cache and table of payloads at the same temperatures, and the measured machine."""
-    cache, own = open_cache(cfg.cache), cfg.cache.endswith(".safetensors")
-    beside = cfg.cache.removesuffix(".safetensors")
-    table = PayloadTable.load(f"{beside}.payloads.safetensors") if own else PayloadTable.embedded(cfg.cache)
+    cache, table = open_cache(cfg.cache), open_payloads(cfg.cache)
     device = DeviceProfile.embedded(cfg.cache) if cfg.machine is None else DeviceProfile.load(cfg.machine)
     table.check(cache)
     device.check(cache)
@@ -210,39 +208,33 @@ def play(
                 save()
 
 
+def drawn(name: str, found: dict[str, Any]) -> dict[str, str]:
+    """The figures by the names of their files."""
+    return {f"{name}.{picture}": text for picture, text in pictures.draw(found).items()}
+
+
 def run(cfg: DictConfig, folder: str | Path) -> Path:
-    """Measure as the configuration says, write everything, and return the path of result.json."""
-    cfg, folder = check(cfg), Path(folder)
-    console, started = Console(), time.perf_counter()
-    path, readme = folder / "result.json", folder / "README.md"
-    before = earlier(path)
-    folder.mkdir(parents=True, exist_ok=True)
-    count = 4 + 4 * len(cfg.online.factors) * len(cfg.online.rates)
-    with Progress(TextColumn("{task.description:<20}"), BarColumn(), MofNCompleteColumn(), console=console) as bar:
-        task = bar.add_task("opening", total=count)
+    """Measure as the configuration says, and write result.json, figures and README.md; what other caches left stays.
 
-        def done(what: str = "in time") -> None:
-            bar.update(task, advance=1, description=what)
+    The record is written after each point that was played, so that a run that was broken off goes on where it was.
+    """
+    cfg = check(cfg)
 
-        found, pairs, place = measure(cfg, done)
-        name = title(place.cache, cfg.cache)
-        old = before.get(name, {})
-        settings = json.dumps(plain(found["config"] | found["cache"] | found["device"]))
-        made = f"{sources()} {hashlib.sha256(settings.encode()).hexdigest()[:16]}"
-        kept = before | {
-            name: found | {"made": made, "online": old.get("online", []) if old.get("made") == made else []}
-        }
+    def added(kept: dict[str, Any], save: Save, console: Console) -> str:
+        count = 4 + 4 * len(cfg.online.factors) * len(cfg.online.rates)
+        with Progress(TextColumn("{task.description:<20}"), BarColumn(), MofNCompleteColumn(), console=console) as bar:
+            task = bar.add_task("opening", total=count)
 
-        def save() -> None:
-            write(path, json.dumps(significant(plain(kept)), allow_nan=False) + "\n")
+            def done(what: str = "in time") -> None:
+                bar.update(task, advance=1, description=what)
 
-        play(cfg, place, pairs, kept[name], save, done)
-        save()
-    kept = earlier(path)  # what is drawn and told is what was written
-    for picture, text in pictures.draw(kept[name]).items():
-        write(folder / f"{name}.{picture}.svg", text)
-    if readme.exists():
-        write(readme, tables.filled(readme.read_text(encoding="utf-8"), name, tables.blocks_of(kept[name])))
-    console.print(tables.blocks_of(kept[name])["verdict"], soft_wrap=True)
-    console.print(f"{time.perf_counter() - started:.0f} s; {path.resolve()}", soft_wrap=True)
-    return path
+            found, pairs, place = measure(cfg, done)
+            name = title(place.cache, cfg.cache)
+            old = kept.get(name, {})
+            settings = json.dumps(plain(found["config"] | found["cache"] | found["device"]))
+            made = f"{sources()} {hashlib.sha256(settings.encode()).hexdigest()[:16]}"
+            kept[name] = found | {"made": made, "online": old.get("online", []) if old.get("made") == made else []}
+            play(cfg, place, pairs, kept[name], save, done)
+        return name
+
+    return run_study(Path(folder), added, draw=drawn, fill=tables.fill, told=tables.verdict, shorten=significant)

@@ -1,19 +1,15 @@
-"""The study's numbers as Markdown: one block of text for each question, and their places in a README."""
+"""The study's tables as Markdown, one for each question, written between the markers of its README."""
 
 import math
-import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
+from offramp.experiments.markdown import grid
 from offramp.experiments.payload.rules import KINDS, OFFERED, spelled
+from offramp.experiments.written import filled_by_cache
 
 Found = Mapping[str, Any]
-
-
-def grid(heads: Sequence[str], rows: Iterable[Sequence[str]], words: int = 1) -> str:
-    """A Markdown table; the first so many columns hold words, the rest numbers."""
-    rule = ["---"] * words + ["--:"] * (len(heads) - words)
-    return "\n".join(f"| {' | '.join(row)} |" for row in [heads, rule, *rows])
 
 
 def points(value: float, digits: int = 1, sign: bool = False) -> str:
@@ -291,19 +287,7 @@ BLOCKS: dict[str, Callable[[Found], str]] = {
 }
 
 
-def blocks_of(found: Found) -> dict[str, str]:
-    """All blocks, made of what result.json keeps."""
-    return {name: make(found) for name, make in BLOCKS.items()}
-
-
-def filled(text: str, name: str, blocks: Mapping[str, str]) -> str:
-    """A README with the blocks of one cache in place of what stood between their markers."""
-    for block, made in blocks.items():
-        mark = f"<!-- {name} {block} -->"
-        text = re.sub(
-            rf"{re.escape(mark)}\n.*?<!-- end -->",
-            lambda _, made=made, mark=mark: f"{mark}\n{made}\n<!-- end -->",
-            text,
-            flags=re.DOTALL,
-        )
-    return text
+def fill(text: str | None, kept: Mapping[str, Found]) -> str:
+    """The README with each block between its markers written anew; without a README, the blocks alone."""
+    own = {name: {block: partial(made, found) for block, made in BLOCKS.items()} for name, found in kept.items()}
+    return filled_by_cache(text, "Codecs and splits", own)

@@ -53,13 +53,17 @@ def valid_file():
         return path.read_bytes()
 
 
+def header():
+    """Of the valid file, and where it ends."""
+    end = 8 + int.from_bytes(valid_file()[:8], "little")
+    return json.loads(valid_file()[8:end]), end
+
+
 def rewritten(**manifest):
     """The valid file with fields of its manifest replaced, under a hash that is right."""
-    raw = valid_file()
-    length = int.from_bytes(raw[:8], "little")
-    meta = json.loads(raw[8 : 8 + length])["__metadata__"]
+    meta = header()[0]["__metadata__"]
     meta["manifest"] = json.dumps({**json.loads(meta["manifest"]), **manifest})
-    return sealed(load(raw), meta)
+    return sealed(load(valid_file()), meta)
 
 
 def sealed(tensors, meta):
@@ -309,18 +313,16 @@ def test_wrong_hash_names_both():
 def test_header_in_another_order_is_refused():
     """The arrays would be the same: only a hash over the whole file sees it."""
     raw = valid_file()
-    length = int.from_bytes(raw[:8], "little")
-    header = json.loads(raw[8 : 8 + length])
-    turned = json.dumps({k: header[k] for k in reversed(header)}, separators=(",", ":"), ensure_ascii=False).encode()
-    changed = raw[:8] + turned.ljust(length) + raw[8 + length :]
+    fields, end = header()
+    turned = json.dumps({k: fields[k] for k in reversed(fields)}, separators=(",", ":"), ensure_ascii=False).encode()
+    changed = raw[:8] + turned.ljust(end - 8) + raw[end:]
     assert set(load(changed)) == set(load(raw))
     assert "its sha256 is" in refused(changed)
 
 
 def test_longer_padding_is_refused():
-    raw = valid_file()
-    length = int.from_bytes(raw[:8], "little")
-    changed = (length + 8).to_bytes(8, "little") + raw[8 : 8 + length] + b" " * 8 + raw[8 + length :]
+    raw, (_, end) = valid_file(), header()
+    changed = end.to_bytes(8, "little") + raw[8:end] + b" " * 8 + raw[end:]
     assert set(load(changed)) == set(load(raw))
     assert "its sha256 is" in refused(changed)
 
@@ -360,10 +362,7 @@ def test_manifest_is_rewritten_well():
 
 
 def test_missing_and_foreign_arrays():
-    raw = valid_file()
-    length = int.from_bytes(raw[:8], "little")
-    meta = json.loads(raw[8 : 8 + length])["__metadata__"]
-    tensors = load(raw)
+    tensors, meta = load(valid_file()), header()[0]["__metadata__"]
     assert "label is missing" in refused(sealed({k: v for k, v in tensors.items() if k != "label"}, meta))
     assert "float64" in refused(sealed({**tensors, "label": tensors["label"].astype(np.float64)}, meta))
     assert "'more'" in refused(sealed({**tensors, "more": np.zeros(2)}, meta))
@@ -393,10 +392,7 @@ def test_a_pipe_is_read_like_a_file(tmp_path):
 
 
 def test_confidences_of_another_type_are_refused():
-    raw = valid_file()
-    length = int.from_bytes(raw[:8], "little")
-    meta = json.loads(raw[8 : 8 + length])["__metadata__"]
-    tensors = load(raw)
+    tensors, meta = load(valid_file()), header()[0]["__metadata__"]
     for kind in (np.float64, np.float16):
         changed = {**tensors, "confidence": tensors["confidence"].astype(kind)}
         assert "allowed is an array of float32" in refused(sealed(changed, meta))

@@ -13,6 +13,7 @@ from hydra.utils import instantiate
 from offramp.environments.cache import CacheError
 from offramp.environments.reliability import auroc, ece
 from offramp.experiments.calibration import drift, fitting, guarantees, honesty, offload, study, tables
+from offramp.experiments.calibration.record import unpacked
 from offramp.experiments.calibration.samples import (
     PRISTINE,
     ROUTED,
@@ -265,13 +266,11 @@ def test_streaming_tells_agreement_with_the_cloud_and_not_the_truth(caches, stre
 # What is written, what is refused
 
 
-def test_numbers_and_markers():
+def test_numbers():
     assert tables.number(0.0303, 4) == ".0303"
     assert tables.number(-0.056) == "−.056"
     assert tables.number(1.25, 1) == "1.2"
     assert tables.number(math.nan) == "–"
-    text = "a\n<!-- x one -->\nold\n<!-- end -->\n<!-- y one -->\nkept\n<!-- end -->\n"
-    assert tables.filled(text, "x", {"one": "new \\1"}) == text.replace("old", "new \\1")
 
 
 def test_the_score_is_that_of_the_committed_cache(last):
@@ -279,23 +278,26 @@ def test_the_score_is_that_of_the_committed_cache(last):
     assert kept["score"]["value"] == pytest.approx(errors(last).max(), abs=2e-5)
     assert kept["caches"][NAME]["hashes"] == dict(last.hashes)
     readme = (FOLDER / "README.md").read_text(encoding="utf-8")
+    assert tables.fill(readme, kept) == readme
+    rows = kept["caches"][NAME]["matched"]
+    rows["rows"][0][rows["columns"].index("ece")] = 0.5
+    assert tables.fill(readme, kept) != readme
     for name in kept["caches"]:
-        assert tables.filled(readme, name, study.blocks_of(kept, name)) == readme
-    assert tables.filled(readme, NAME, {"summary": "other"}) != readme
+        page = (FOLDER / f"{name}.tables.md").read_text(encoding="utf-8")
+        assert (tables.page(name, kept["caches"][name]) == page) is (name != NAME)
 
 
-def test_another_cache_is_added_and_the_score_stays(tmp_path):
-    path = tmp_path / "result.json"
+def test_another_cache_is_added_and_the_score_stays():
     rows = {"matched": [{"calibration": "expert_exit", "ece": 0.02, "x": math.nan}]}
-    study.write(path, json.dumps(study.merged(path, NAME, rows)))
-    made = study.merged(path, "other", {"matched": [{"calibration": "expert_exit", "ece": 0.5}]})
+    first = json.loads(json.dumps(study.merged({}, NAME, rows)))
+    made = study.merged(first, "other", {"matched": [{"calibration": "expert_exit", "ece": 0.5}]})
     assert sorted(made["caches"]) == [NAME, "other"]
     assert made["score"]["value"] == 0.02
     assert made["caches"][NAME]["matched"] == {
         "columns": ["calibration", "ece", "x"],
         "rows": [["expert_exit", 0.02, None]],
     }
-    assert math.isnan(study.unpacked(made["caches"][NAME])["matched"][0]["x"])
+    assert math.isnan(unpacked(made["caches"][NAME])["matched"][0]["x"])
 
 
 @pytest.mark.parametrize(

@@ -173,20 +173,18 @@ def test_each_request_has_its_image_under_its_condition(cache):
 # The machine.
 
 
-def test_parts_and_whole_are_each_timed_right_after_a_rest():
+def test_an_edges_half_is_timed_after_a_rest_as_the_edge_calls_it():
     segments = [torch.nn.Conv2d(3 if i == 0 else 4, 4, 3, stride=2, padding=1) for i in range(3)]
     network = MultiExitNetwork(segments, [ExitHead(4, 10) for _ in segments], (3, 32, 32))
-    found = machine.rested(network, rest_ms=1.0, repeats=5)
-    assert found.segments.shape == found.heads.shape == (5, 3)
-    profile = machine.mean_profile(found, "here")
-    assert profile.segment_ms == pytest.approx(found.segments.mean(0), abs=1e-6)
-    assert profile.source.startswith("measured on")
-    assert "means of 5 repeats" in profile.source
     images = np.zeros((2, 32, 32, 3), dtype=np.uint8)
     own = machine.through_the_half(EdgeNetwork(network, standard_codecs()), network, images, rest_ms=1.0, repeats=4)
     assert own.segments.shape == own.heads.shape == (4, 3)
     assert own.whole == pytest.approx(own.segments.sum(1) + own.heads[:, -1])
     assert (own.segments > 0.0).all()
+    profile = machine.mean_profile(own, "here")
+    assert profile.segment_ms == pytest.approx(own.segments.mean(0), abs=1e-6)
+    assert profile.source.startswith("measured on")
+    assert profile.source.endswith("means of 4 repeats, 0.001 s of rest before each pass")
 
 
 def test_times_through_the_server_replace_those_of_the_parts(played):

@@ -332,19 +332,17 @@ def test_the_wire_by_hand():
 def test_the_command_from_end_to_end(files, tmp_path):
     cfg = config(*files, "quick=true")
     (tmp_path / "README.md").write_text("a\n<!-- small summary -->\nold\n<!-- end -->\n", encoding="utf-8")
-    path = study.run(cfg, tmp_path)
+    study.run(cfg, tmp_path)
+    path = tmp_path / "result.json"
     found = json.loads(path.read_text(encoding="utf-8"))["small"]
     assert len(found["online"]) == 2
     assert {r["stream"] for r in found["online"]} == {"clear", "all in turn"}
     assert found["images"] == {"test": TEST, "validation": VALIDATION}
     text = (tmp_path / "README.md").read_text(encoding="utf-8")
     assert "old" not in text
-    assert tables.filled(text, "small", tables.blocks_of(found)) == text
-    svgs = sorted(p.name.split(".")[1] for p in tmp_path.glob("*.svg"))
-    assert svgs == [
-        *("accuracy_bytes", "bytes", "online", "phase_energy", "phase_latency"),
-        *("phase_latency_picked_on_validation", "phase_reward"),
-    ]
+    assert tables.fill(text, {"small": found}) == text
+    drawn = "accuracy_bytes bytes online phase_energy phase_latency phase_latency_picked_on_validation phase_reward"
+    assert sorted(p.name.split(".")[1] for p in tmp_path.glob("*.svg")) == drawn.split()
     assert not list(tmp_path.glob("*.partial"))
     # A second run takes what was played from the first, and a run of other sources does not.
     kept = json.loads(path.read_text(encoding="utf-8"))
@@ -360,9 +358,9 @@ def test_the_command_from_end_to_end(files, tmp_path):
 def test_the_readme_is_current():
     kept = json.loads((FOLDER / "result.json").read_text(encoding="utf-8"))
     text = (FOLDER / "README.md").read_text(encoding="utf-8")
+    assert tables.fill(text, kept) == text
     for name, found in kept.items():
         assert f"<!-- {name} summary -->" in text
-        assert tables.filled(text, name, tables.blocks_of(found)) == text
         if found["images"]["test"] == found["online"][0]["horizon"] / found["config"]["online"]["passes"]:
             for r in found["online"]:
                 if r["stream"] != "all in turn":  # whole passes: the winner as played is the winner as averaged

@@ -49,6 +49,7 @@ def test_the_networks_own_exits_on_photographs(tmp_path, capsys):
     assert (device.name, device.router_ms, device.router_quartiles_ms) == ("board", 0.0, None)
     assert device.work.payload_bytes[0] == 3 * 128 * 128
     out = capsys.readouterr().out
+    assert "of rest before each pass" not in " ".join(out.split())
     assert "router" not in out.replace("without a router", "")
     assert "mJ" not in out
     # The same weights on other images: the hash alone would not tell.
@@ -58,13 +59,15 @@ def test_the_networks_own_exits_on_photographs(tmp_path, capsys):
         device.check(cache)
 
 
-def test_alexnet_with_the_exits_of_its_experts(tmp_path):
+def test_alexnet_with_the_exits_of_its_experts_at_a_pace(tmp_path, capsys):
     path = profile.run(
-        config("network=alexnet", "name=alexnet_cifar10", "batch=2", f"folder={tmp_path / 'deep' / 'er'}")
+        config("network=alexnet", "name=alexnet_cifar10", "batch=2", "pace=0.001", f"folder={tmp_path / 'deep' / 'er'}")
     )
     device = DeviceProfile.load(path)
     device.check(ConfidenceCache.embedded("alexnet_cifar10"))
     assert device.batch == 2
+    assert "0.001 s of rest before each pass" in device.source
+    assert "0.001 s of rest before each pass" in " ".join(capsys.readouterr().out.split())
 
 
 @pytest.mark.parametrize(
@@ -72,6 +75,7 @@ def test_alexnet_with_the_exits_of_its_experts(tmp_path):
     [
         (["exits=none"], "exits is 'none', allowed are"),
         (["repeats=0"], "repeats is 0, allowed is a whole number"),
+        (["pace=-1"], "pace is -1, allowed are finite seconds >= 0"),
         (["network.input_size=64"], "the router reads 32 pixels a side, allowed are 64"),
         (["network=alexnet"], "tensors do not belong to this network"),
         (["name=nowhere"], "not a readable file"),

@@ -57,6 +57,21 @@ def test_parts_run_in_the_order_of_an_image_and_the_whole_before_and_after_them_
     assert found.router is None
 
 
+def test_before_each_pass_is_a_rest_of_the_pace_and_the_profile_says_so():
+    notes = []
+    found = measure(tiny(notes), warm_up=1, repeats=2, pace=0.25, rest=lambda seconds: notes.append((seconds, None)))
+    parts, whole = [0.25, "segment 0", "head 0", "segment 1", "head 1"], [0.25, "segment 0", "segment 1", "head 1"]
+    assert [name for name, _ in notes[: 3 * 9]] == whole + parts + parts + whole + whole + parts
+    assert 0.25 not in [name for name, _ in notes[3 * 9 :]]
+    assert found.pace == 0.25
+    assert found.profile().source.endswith("medians of 2 repeats, 0.25 s of rest before each pass")
+
+
+def test_without_a_pace_nothing_rests_and_the_file_says_nothing_of_it():
+    found = measure(tiny(), warm_up=1, repeats=2, rest=lambda seconds: pytest.fail(f"rested {seconds} s"))
+    assert found.profile().source.endswith("without a router; medians of 2 repeats")
+
+
 def test_a_measured_profile_fits_its_network():
     network, router = tiny(), load_router()
     experts = Experts(network, families=["pristine", "blur"], grid=[2, 1], hidden=3)
@@ -136,6 +151,8 @@ def test_the_published_figures_are_of_the_work_that_we_count():
         ({"repeats": 0}, "repeats is 0, allowed is a whole number, 1 or more"),
         ({"threads": 0}, "threads is 0, allowed is a whole number, 1 or more"),
         ({"repeats": 2.5}, "repeats is 2.5"),
+        ({"pace": -0.1}, "pace is -0.1, allowed are finite seconds >= 0"),
+        ({"pace": float("inf")}, "pace is inf"),
         ({"experts": Experts(tiny(), grid=[2, 1], hidden=3)}, "experts are of another network"),
     ],
 )
