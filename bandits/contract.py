@@ -10,6 +10,9 @@ import numpy.typing as npt
 from offramp.bandits import rows
 from offramp.bandits.rows import FloatArray, IntArray
 
+_PLAIN = frozenset((float, int))  # types of numbers that need no look
+_UNDECIDED = (0.0,) * (rows.COSTS - rows.ARM)  # the fields between mu and the prices, before a decision is made
+
 
 class ContractError(ValueError):
     """A quote, context or observation breaks the contract; the message names field, value and what is allowed."""
@@ -46,24 +49,23 @@ class Quote:
     row: FloatArray
 
     def __init__(self, *, edge_cost: npt.ArrayLike, offload_cost: npt.ArrayLike, mu: float) -> None:
-        edge = np.asarray(edge_cost, dtype=np.float64)
-        offload = np.asarray(offload_cost, dtype=np.float64)
-        if edge.ndim != 1 or edge.shape != offload.shape or len(edge) < 2:
+        edge, offload = _listed(edge_cost), _listed(offload_cost)
+        if edge is None or offload is None or len(edge) != len(offload) or len(edge) < 2:
             raise ContractError(
-                f"edge_cost has shape {edge.shape} and offload_cost {offload.shape}, allowed is (L + 1,) twice, L >= 1"
+                f"edge_cost has shape {np.shape(edge_cost)} and offload_cost {np.shape(offload_cost)}, allowed is "
+                "(L + 1,) twice, L >= 1"
             )
         exits = len(edge) - 1
-        self.row = np.zeros(rows.context_at(exits))
-        self.row[rows.thresholds_at(exits) :] = math.inf
-        self.row[rows.EXITS] = exits
-        self.row[rows.MU] = mu
-        self.row[rows.COSTS : rows.COSTS + exits + 1] = edge
-        self.row[rows.offload_cost_at(exits) : rows.thresholds_at(exits)] = offload
-        if offload[-1] != 0.0:
-            raise ContractError(f"offload_cost of the last cut is {offload[-1]}, allowed is 0: nothing is left to send")
-        flag = rows.check_given(self.row, exits, 0)
-        if flag:
-            raise ContractError(explain(flag, self.row, exits))
+        # One array from one list, and sums in place of a look at each price: a quarter of the time.
+        self.row = np.array([exits, mu, *_UNDECIDED, *edge, *offload, *([math.inf] * exits)], dtype=np.float64)
+        prices = self.row[rows.COSTS : rows.thresholds_at(exits)].tolist()
+        if prices[-1] != 0.0:
+            raise ContractError(f"offload_cost of the last cut is {prices[-1]}, allowed is 0: nothing is left to send")
+        scale = self.row.item(rows.MU)
+        if not (scale >= 0.0 and min(prices) >= 0.0 and scale * sum(prices) < math.inf):  # else beyond doubt
+            flag = rows.check_given(self.row, exits, 0)
+            if flag:
+                raise ContractError(explain(flag, self.row, exits))
 
     @property
     def exits(self) -> int:
@@ -210,17 +212,16 @@ class Observation:
         edge_cost: float = math.nan,
         offload_cost: float = math.nan,
     ) -> None:
-        values = np.asarray(confidence, dtype=np.float64)
-        if values.ndim != 1:
-            raise ContractError(f"confidence has shape {values.shape}, allowed is (L,)")
-        exits = len(values)
-        self.row = np.full(rows.prediction_at(exits) + exits, -1.0)
-        self.row[: rows.CONFIDENCE] = (answered_at, offloaded, audited, edge_cost, offload_cost)
-        self.row[rows.CONFIDENCE : rows.prediction_at(exits)] = values
-        if prediction is not None:
-            if np.shape(prediction) != (exits,):
-                raise ContractError(f"prediction has shape {np.shape(prediction)}, allowed is ({exits},) as confidence")
-            self.row[rows.prediction_at(exits) :] = prediction
+        values = _listed(confidence)
+        if values is None:
+            raise ContractError(f"confidence has shape {np.shape(confidence)}, allowed is (L,)")
+        classes: Sequence[float] | IntArray = [-1.0] * len(values) if prediction is None else prediction
+        if prediction is not None and np.shape(prediction) != (len(values),):
+            raise ContractError(
+                f"prediction has shape {np.shape(prediction)}, allowed is ({len(values)},) as confidence"
+            )
+        first = (answered_at, offloaded, audited, edge_cost, offload_cost)
+        self.row = np.array([*first, *values, *classes], dtype=np.float64)  # one array from one list is quickest
 
     @property
     def confidence(self) -> FloatArray:
@@ -254,6 +255,14 @@ class Observation:
     def __repr__(self) -> str:
         shown = [None if math.isnan(c) else round(float(c), 4) for c in self.confidence]
         return f"Observation(answered_at={self.answered_at}, offloaded={self.offloaded}, confidence={shown})"
+
+
+def _listed(values: npt.ArrayLike) -> list[float] | None:
+    """The values of one row as a list, None where they are of another shape; quick for a list of plain numbers."""
+    if isinstance(values, list) and _PLAIN.issuperset(map(type, values)):
+        return values
+    array = np.asarray(values, dtype=np.float64)
+    return array.tolist() if array.ndim == 1 else None
 
 
 def explain(flag: int, row: FloatArray, exits: int) -> str:
