@@ -246,6 +246,12 @@ class DurableEngine:
                 for (ticket, observation), outcome in zip(given, outcomes, strict=True):
                     if outcome is Outcome.COUNTED:
                         self._ahead.learn(ticket, observation)
+            except (ContractError, StoreError):
+                raise
+            except BaseException:
+                # Interrupted: the ledger has read anew what the store says, and what is decided on must follow it.
+                self._ahead = Ahead(self._ledger.fold, self._signer)
+                raise
             finally:
                 self._ahead.cursor = self._ledger.fold.cursor
         return outcomes

@@ -181,6 +181,7 @@ class Ledger:
             ticket.row,
             observation.row,
             ticket.shadow,
+            ticket.cursor,
         )
         taken[key] = fold.cursor
         return Outcome.COUNTED if taught else Outcome.OBSOLETE

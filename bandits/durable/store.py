@@ -13,7 +13,7 @@ import numpy as np
 from offramp.bandits.rows import FloatArray
 
 APPLICATION = 0x0FF4A3B0  # says in the file's header whose it is
-SCHEMA = 1
+SCHEMA = 2
 SYNCHRONOUS = ("OFF", "NORMAL", "FULL", "EXTRA")
 FIRST, LATEST = "first", "latest"  # snapshots: where the log begins, and one from which little is left to fold
 BIAS = 1 << 63  # numbers up to 2^64 - 1 are kept as SQLite's signed ones
@@ -22,10 +22,12 @@ TABLES = """
 create table snapshots (name text primary key, cursor integer not null, content blob not null) without rowid;
 create table feedback (
     seq integer primary key, epoch integer not null, number integer not null, generation integer not null,
-    stream text not null, decision blob not null, observation blob not null, shadow blob
+    stream text not null, decision blob not null, observation blob not null, shadow blob, cursor integer
 );
 create table events (seq integer primary key, kind text not null, detail text not null);
 """
+# What makes a store of each earlier schema one of the next.
+MIGRATIONS = {1: "alter table feedback add column cursor integer"}
 
 
 class StoreError(RuntimeError):
@@ -33,7 +35,10 @@ class StoreError(RuntimeError):
 
 
 class Entry(NamedTuple):
-    """One line of the log: a piece of feedback, or an event where `kind` is not None."""
+    """One line of the log: a piece of feedback, or an event where `kind` is not None.
+
+    `cursor` says how many lines the decision was made with; None where that was not written down (schema 1).
+    """
 
     seq: int
     kind: str | None
@@ -45,6 +50,7 @@ class Entry(NamedTuple):
     decision: FloatArray
     observation: FloatArray
     shadow: FloatArray | None
+    cursor: int | None = None
 
 
 class Store:
@@ -53,7 +59,8 @@ class Store:
     Parameters
     ----------
     path
-        The file; made where it is missing, together with `<path>.lock`, and SQLite's `-wal` and `-shm`.
+        The file; made where it is missing, together with `<path>.lock`, and SQLite's `-wal` and `-shm`.  One of an
+        earlier schema becomes one of this schema, in one transaction.
     synchronous
         SQLite's setting.  After a killed process nothing is lost with any of them.  After a power loss: FULL and EXTRA
         lose nothing that `update` has returned for; NORMAL may lose the last feedback, as if it had never come, and
@@ -62,7 +69,7 @@ class Store:
     Raises
     ------
     StoreError
-        Another learner has it open, or the file is no store or of another schema.
+        Another learner has it open, or the file is no store or of a later schema.
 
     """
 
@@ -91,10 +98,10 @@ class Store:
         run = self._connection.execute
         (application,), (version,) = run("pragma application_id").fetchone(), run("pragma user_version").fetchone()
         (tables,) = run("select count(*) from sqlite_master").fetchone()
-        if tables and (application != APPLICATION or version != SCHEMA):
+        if tables and (application != APPLICATION or not 1 <= version <= SCHEMA):
             raise StoreError(
                 f"store {self.path} is of application {application:#x} and schema {version}, allowed are "
-                f"{APPLICATION:#x} and {SCHEMA}: it was made by something else"
+                f"{APPLICATION:#x} and 1 to {SCHEMA}: it was made by something else, or by a later version"
             )
         run("pragma locking_mode=exclusive")  # nobody else has the file open: no shared memory, fewer system calls
         if run("pragma journal_mode=wal").fetchone() != ("wal",):
@@ -105,6 +112,12 @@ class Store:
             for statement in filter(str.strip, TABLES.split(";")):
                 run(statement)
             run(f"pragma application_id={APPLICATION}")
+            run(f"pragma user_version={SCHEMA}")
+            run("commit")
+        elif version < SCHEMA:
+            run("begin immediate")
+            for earlier in range(version, SCHEMA):
+                run(MIGRATIONS[earlier])
             run(f"pragma user_version={SCHEMA}")
             run("commit")
 
@@ -129,10 +142,11 @@ class Store:
         decision: FloatArray,
         observation: FloatArray,
         shadow: FloatArray | None,
+        cursor: int,
     ) -> None:
         """Write one piece of feedback."""
         self._run(
-            "insert into feedback values (?, ?, ?, ?, ?, ?, ?, ?)",
+            "insert into feedback values (?, ?, ?, ?, ?, ?, ?, ?, ?)",
             (
                 seq,
                 epoch - BIAS,
@@ -142,6 +156,7 @@ class Store:
                 decision.tobytes(),
                 observation.tobytes(),
                 None if shadow is None else shadow.tobytes(),
+                cursor,
             ),
         )
 
@@ -180,7 +195,7 @@ class Store:
         }
         pending = iter(sorted(events))
         event = next(pending, None)
-        for seq, epoch, number, generation, stream, decision, observation, shadow in self._run(
+        for seq, epoch, number, generation, stream, decision, observation, shadow, cursor in self._run(
             "select * from feedback where seq > ? and seq <= ? order by seq", (after, last)
         ):
             while event is not None and event < seq:
@@ -197,6 +212,7 @@ class Store:
                 np.frombuffer(decision).copy(),
                 np.frombuffer(observation).copy(),
                 None if shadow is None else np.frombuffer(shadow).copy(),
+                cursor,
             )
         while event is not None:
             yield events[event]

@@ -12,8 +12,9 @@ from rich.table import Table
 
 from offramp.experiments.earlier import shortened, write
 from offramp.experiments.offpolicy.candidates import named, target
-from offramp.experiments.offpolicy.estimators import NAMES, mean
+from offramp.experiments.offpolicy.estimators import NAMES
 from offramp.experiments.offpolicy.evaluation import Evaluation, evaluate
+from offramp.experiments.offpolicy.intervals import mean
 from offramp.experiments.offpolicy.logs import Log
 from offramp.experiments.offpolicy.pictures import draw
 from offramp.experiments.offpolicy.replayed import Replayed, replayed
@@ -73,7 +74,7 @@ def spoken(log: Log, found: dict[str, Evaluation | Replayed], console: Console) 
     played = mean(log.reward)
     console.print(
         f"{len(log):,} requests of {log.policy!r}, {log.lost:,} more without their answer; they earned "
-        f"{played.value:.4f} ±{1.96 * played.error:.4f} each (audits unpaid)",
+        f"{played.value:.4f} ±{played.half:.4f} each (audits unpaid)",
         soft_wrap=True,
         markup=False,
     )
@@ -92,12 +93,12 @@ def spoken(log: Log, found: dict[str, Evaluation | Replayed], console: Console) 
     ranked = sorted(found.items(), key=order)
     for name, one in ranked:
         if isinstance(one, Replayed):
-            cells = [f"{one.estimate.value:.4f} ±{1.96 * one.estimate.error:.4f}" if one.estimate else "–"]
+            cells = [f"{one.estimate.value:.4f} ±{one.estimate.half:.4f}" if one.estimate else "–"]
             table.add_row(name, *cells, *["–"] * 4, f"{one.accepted:,}", f"{one.accepted / one.requests:.0%}", "–", "–")
             continue
         made = [one.estimates.get(e) for e in NAMES]
-        cells = ["–" if e is None else f"{e.value:.4f} ±{1.96 * e.error:.4f}" for e in made]
-        gain = "–" if one.gain is None else f"{one.gain.value:+.4f} ±{1.96 * one.gain.error:.4f}"
+        cells = ["–" if e is None else f"{e.value:.4f} ±{e.half:.4f}" for e in made]
+        gain = "–" if one.gain is None else f"{one.gain.value:+.4f} ±{one.gain.half:.4f}"
         drift = f"{one.drift:+.1f} se" if one.estimates else "–"
         ends = f"{one.lowest:.3f} to {one.highest:.3f}"
         table.add_row(name, *cells, gain, f"{one.ess:,.0f}", f"{one.used / one.requests:.0%}", drift, ends)
@@ -117,11 +118,11 @@ def run_store(cfg: DictConfig, folder: Path) -> Path:
     played = mean(log.reward)
     kept = {
         "store": str(cfg.store), "policy": repr(log.policy), "requests": len(log), "lost": log.lost, "why": log.why,
-        "played": [played.value, played.error],
+        "played": played.numbers,
         "candidates": {
             name: said(one) if isinstance(one, Evaluation) else {
                 "accepted": one.accepted, "refusal": one.refusal,
-                "estimate": None if one.estimate is None else [one.estimate.value, one.estimate.error],
+                "estimate": None if one.estimate is None else one.estimate.numbers,
             }
             for name, one in found.items()
         },

@@ -1,6 +1,5 @@
 """Estimates of a rule's mean reward from weights and rewards: IPS, SNIPS, doubly robust, adaptively weighted."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -8,48 +7,13 @@ import numpy as np
 
 from offramp.bandits import rows
 from offramp.bandits.rows import FloatArray
+from offramp.experiments.offpolicy.intervals import Estimate, interval, left_out, mean, weighted
 from offramp.experiments.offpolicy.logs import Log
 from offramp.experiments.offpolicy.revelation import Revelation
 
-Z95 = 1.959964
 BINS = 8  # of the first exit's confidence, where every request reveals it
 DOUBT = 2.0  # requests that a model's beginning counts as
 IPS, SNIPS, DR, ADAPTIVE = NAMES = ("ips", "snips", "dr", "adaptive_dr")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Estimate:
-    """A mean reward, its standard error, and the ends of its 95 % interval."""
-
-    value: float
-    error: float
-
-    @property
-    def low(self) -> float:
-        """Lower end."""
-        return self.value - Z95 * self.error
-
-    @property
-    def high(self) -> float:
-        """Upper end."""
-        return self.value + Z95 * self.error
-
-    def covers(self, truth: float) -> bool:
-        """Is the truth within?"""
-        return self.low <= truth <= self.high
-
-
-def mean(scores: FloatArray) -> Estimate:
-    """The mean of scores, each unbiased for the value given all that came before it."""
-    n = len(scores)
-    return Estimate(value=float(scores.mean()), error=float(scores.std(ddof=1)) / math.sqrt(n) if n > 1 else math.inf)
-
-
-def weighted(scores: FloatArray, weight: FloatArray) -> Estimate:
-    """The mean of scores under weights that were known before each of them came."""
-    total = weight.sum()
-    value = float(weight @ scores / total)
-    return Estimate(value=value, error=math.sqrt(float((weight**2) @ (scores - value) ** 2)) / float(total))
 
 
 def effective(weight: FloatArray) -> float:
@@ -102,8 +66,10 @@ class Scores:
 
     Parameters
     ----------
-    ips, snips, dr
-        (n,) scores; those of SNIPS are the linear part of its ratio.
+    ips, dr
+        (n,) scores.
+    snips
+        The ratio, and (n,) what it would lose without each request.
     weight
         (n,) weights, mixed.
     steady
@@ -112,7 +78,7 @@ class Scores:
     """
 
     ips: FloatArray
-    snips: FloatArray
+    snips: tuple[float, FloatArray]
     dr: FloatArray
     weight: FloatArray
     steady: FloatArray | None
@@ -126,21 +92,22 @@ class Scores:
         With :math:`y_t` the reward where it is revealed and :math:`m_t` a model of it from the past alone:
 
         - IPS: :math:`\frac{1}{n} \sum w_t y_t` (Horvitz, Thompson 1952).
-        - SNIPS: :math:`\sum w_t y_t / \sum w_t` (Swaminathan, Joachims 2015), error by its linear part.
+        - SNIPS: :math:`\sum w_t y_t / \sum w_t` (Swaminathan, Joachims 2015).
         - DR: :math:`\frac{1}{n} \sum \Gamma_t`, :math:`\Gamma_t = m_t + w_t (y_t - m_t)` (Robins, Rotnitzky, Zhao 1994;
           Dudík, Langford, Li 2011).
-        - Adaptive DR: :math:`\sum h_t \Gamma_t / \sum h_t`, error
-          :math:`\sqrt{\sum h_t^2 (\Gamma_t - \hat V)^2} / \sum h_t` (Hadad, Hirshberg, Zhan, Wager, Athey, PNAS
+        - Adaptive DR: :math:`\sum h_t \Gamma_t / \sum h_t` (Hadad, Hirshberg, Zhan, Wager, Athey, PNAS
           118(15), 2021).  Their constant allocation has :math:`h_t \propto \sqrt{e_t}` with e the probability of the
-          arm, which steadies the variance.  Here :math:`\rho_t` hangs on the sample as well, so that
-          :math:`h_t = \hat E_{t-1}[1 / \rho_t]^{-1/2}`, which is the same where it does not.
+          arm, which steadies the variance.  Here :math:`\rho_t` hangs on sample and price as well, so that
+          :math:`h_t = \hat E_{t-1}[1 / \rho_t]^{-1/2}`, which is the same where it does not.  It knows neither of
+          them: a weight that knew the price would not give each price its share (Zhan, Hadad, Hirshberg, Athey, KDD
+          2021, weight by context and normalise by context instead).
 
         IPS, SNIPS and DR are right for the mean over the requests of the log, whether or not the stream drifts; uneven
         weights over time ask for a stream that does not.
 
         """
         n = len(log)
-        ips, dr, snips, weight = np.zeros(n), np.zeros(n), np.zeros(n), np.zeros(n)
+        ips, dr, lost, weight, value = np.zeros(n), np.zeros(n), np.zeros(n), np.zeros(n), 0.0
         scarcity: FloatArray | None = np.zeros(n)
         for (share, rule), one in zip(mixture, found, strict=True):
             w, y = one.weight, np.where(one.weight > 0.0, one.low, 0.0)
@@ -148,15 +115,16 @@ class Scores:
             ips += share * w * y
             dr += share * (model + w * (y - model))
             ratio = float(w @ y / w.sum()) if w.any() else 0.0
-            snips += share * (ratio + w * (y - ratio) * (n / w.sum() if w.any() else 0.0))
+            value += share * ratio
+            lost += share * left_out(y, w, ratio)
             weight += share * w
             scarcity = None if scarcity is None or one.scarcity is None else scarcity + share * one.scarcity
         steady = None if scarcity is None else 1.0 / np.sqrt(scarcity)
-        return cls(ips, snips, dr, weight, steady)
+        return cls(ips, (value, lost), dr, weight, steady)
 
     def estimates(self) -> dict[str, Estimate]:
         """All estimators that the log allows, by name."""
-        found = {IPS: mean(self.ips), SNIPS: mean(self.snips), DR: mean(self.dr)}
+        found = {IPS: mean(self.ips), SNIPS: interval(*self.snips), DR: mean(self.dr)}
         if self.steady is not None:
             found[ADAPTIVE] = weighted(self.dr, self.steady)
         return found

@@ -9,7 +9,8 @@ import numpy as np
 from offramp.bandits import rows
 from offramp.bandits.arms import Arm
 from offramp.bandits.rows import FloatArray
-from offramp.experiments.offpolicy.estimators import ADAPTIVE, DR, Z95, Estimate, Scores, effective, mean
+from offramp.experiments.offpolicy.estimators import ADAPTIVE, DR, Scores, effective
+from offramp.experiments.offpolicy.intervals import Z95, Estimate, mean
 from offramp.experiments.offpolicy.logs import BoolArray, Log
 from offramp.experiments.offpolicy.paths import rule_of
 from offramp.experiments.offpolicy.revelation import Logging, Revelation

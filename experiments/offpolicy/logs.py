@@ -14,13 +14,14 @@ from offramp.bandits.durable.store import FIRST, Entry, Store, StoreError
 from offramp.bandits.policy import Policy
 from offramp.bandits.rows import FloatArray
 from offramp.experiments.offpolicy.chances import Recomputed
+from offramp.experiments.offpolicy.makers import in_order
 
 BoolArray = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True, eq=False)
 class Log:
-    """Requests of a log, in its order, whose answers came back.
+    """Requests of a log whose answers came back, in the order in which they were decided where the log says it.
 
     Parameters
     ----------
@@ -129,7 +130,7 @@ class Log:
         if stream is not None and stream not in streams:
             raise ValueError(f"stream is {stream!r}, allowed are those with feedback: {streams}")
         recomputed = Recomputed.along(fold, entries, stream)
-        kept = [e for e in entries if e.kind is None and stream in (None, e.stream)]
+        kept = in_order([e for e in entries if e.kind is None and stream in (None, e.stream)])
         found = cls.of(
             np.array([e.decision for e in kept]),
             np.array([e.observation for e in kept]),

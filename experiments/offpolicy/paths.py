@@ -7,7 +7,7 @@ import numpy.typing as npt
 
 from offramp.bandits import rows
 from offramp.bandits.arms import Arm, Arms
-from offramp.bandits.durable.shadowing import value_bounds
+from offramp.bandits.durable.bounds import value_bounds
 from offramp.bandits.kernel import compile_here
 from offramp.bandits.rows import FloatArray
 from offramp.environments.rounds import rules_of

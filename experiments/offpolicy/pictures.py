@@ -26,7 +26,9 @@ def draw(name: str, found: Found) -> dict[str, str]:
 
 
 def _panels(found: Found, **options: Any) -> tuple[Figure, Any]:
-    figure, axes = plt.subplots(1, len(found["cases"]), figsize=(12, 4.4), squeeze=False, **options)
+    figure, axes = plt.subplots(
+        1, len(found["cases"]), figsize=(3.6 * len(found["cases"]), 4.4), squeeze=False, **options
+    )
     for ax, key in zip(axes[0], found["cases"], strict=True):
         ax.set_title(f"log of {found['loggers'][key]['title']}", fontsize=10)
     return figure, axes[0]

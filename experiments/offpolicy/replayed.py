@@ -10,7 +10,7 @@ from offramp.bandits.engine import DEFAULT
 from offramp.bandits.policy import Policy, needs_oracle
 from offramp.bandits.rows import AUDIT, CUT, P_ACTION, FloatArray, thresholds_at
 from offramp.environments.rounds import rules_of
-from offramp.experiments.offpolicy.estimators import Estimate, mean
+from offramp.experiments.offpolicy.intervals import Estimate, mean
 from offramp.experiments.offpolicy.logs import Log
 
 ENOUGH = 30  # requests that a learner should live through

@@ -12,6 +12,7 @@ from offramp.experiments.offpolicy.paths import Delivery, Paths, bounds, hardest
 MARKS = 64  # paths of the past by which it is foreseen how likely the next one is to be revealed
 UNLIKELY = 1e-12  # stands for a probability of 0, which no estimate uses
 HELD = 4.0  # marks that the beginning of such a foresight counts as
+RECENT = 64  # requests before one whose foresights are averaged
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,8 +30,9 @@ class Revelation:
     audited
         (n,) the same if each request had been audited.
     scarcity
-        (n,) foreseen mean of :math:`1 / \rho_t`, by what was revealed before t; None where probabilities do not follow
-        from the log (then `least` is what was stated when the rule was played).
+        (n,) foreseen mean of :math:`1 / \rho_t`, by what was known before the request and its price came, inf where
+        that is nothing; None where probabilities do not follow from the log (then `least` is what was stated when the
+        rule was played).
     low, high
         (n,) the least and the largest reward that the rule can have had.
     stop
@@ -108,7 +110,7 @@ class Logging:
         weight = np.where(shown, 1.0 / np.where(shown, chance, 1.0), 0.0)
         hard = hardest(rule, log.exits, delivery)
         least, audited = self._least(hard, own)
-        scarcity = None if by_plays.any() else self._scarcity(met._replace(known=known), hard, weight)
+        scarcity = None if by_plays.any() else self._scarcity(met._replace(known=known), hard, weight, least > 0.0)
         low, high = bounds(rule, log)
         return Revelation(weight, chance, least, audited, scarcity, low, high, stops(rule, log.confidence))
 
@@ -166,8 +168,12 @@ class Logging:
             audited[open_] = least[open_]
         return least, audited
 
-    def _scarcity(self, met: Paths, hard: Paths, weight: FloatArray) -> FloatArray:
-        """Foresee 1 / rho: its mean over evenly weighted paths of the past, and over the hardest ones."""
+    def _scarcity(self, met: Paths, hard: Paths, weight: FloatArray, able: BoolArray) -> FloatArray:
+        """Foresee 1 / rho: its mean over evenly weighted paths of the past, and over the hardest ones.
+
+        What is drawn hangs on the price of the request, and so does what a rule earns: weights that knew the price
+        would take cheap requests for all.  So the foresights of the last requests stand for the next one.
+        """
         n = len(self.log)
         crossed = np.diff(np.floor(np.cumsum(weight) * (MARKS / n)), prepend=0.0)
         at = np.flatnonzero(crossed > 0.0)
@@ -175,5 +181,11 @@ class Logging:
         marks = Paths(met.known[at], met.needed[at], met.complete[at])
         inverse = np.minimum(1.0 / np.maximum(self.across(marks), UNLIKELY), start.max(axis=1)[:, None])
         past = (at < np.arange(n)[:, None]) * crossed[at]
-        found: FloatArray = ((past * inverse).sum(axis=1) + HELD * start.mean(axis=1)) / (past.sum(axis=1) + HELD)
+        own = ((past * inverse).sum(axis=1) + HELD * start.mean(axis=1)) / (past.sum(axis=1) + HELD)
+        until = np.arange(n)
+        since = np.maximum(until - RECENT, 0)
+        total, count = (np.concatenate([[0.0], np.cumsum(x)]) for x in (np.where(able, own, 0.0), able))
+        counted = count[until] - count[since]
+        found: FloatArray = np.full(n, np.inf)
+        np.divide(total[until] - total[since], counted, out=found, where=counted > 0.0)
         return found

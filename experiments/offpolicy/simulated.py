@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from offramp.bandits.arms import Arm, Arms
-from offramp.bandits.contract import Observation, Quote
+from offramp.bandits.contract import Decision, Observation, Quote
 from offramp.bandits.durable.fold import Fold
 from offramp.bandits.durable.store import Entry
 from offramp.bandits.engine import DEFAULT, Engine
@@ -53,10 +53,15 @@ class Setting:
         return total
 
 
-def played(policy: Policy, arms: Arms, arrays: Arrays, *, requests: int, seed: int) -> Iterator[Entry]:
-    """Let a policy decide and learn on requests drawn from a world; the log that a store would hold."""
+def played(policy: Policy, arms: Arms, arrays: Arrays, *, requests: int, seed: int, late: int = 0) -> Iterator[Entry]:
+    """Let a policy decide and learn on requests drawn from a world; the log that a store would hold.
+
+    With `late` > 0 so many requests wait for their feedback, and after each decision one of them, drawn by chance, gets
+    it: it comes so many decisions late on average, and in no order.
+    """
     engine = Engine(policy, arms=arms, seed=seed)
     rng = np.random.default_rng(np.random.SeedSequence((seed, 7)))
+    turns = np.random.default_rng(np.random.SeedSequence((seed, 8)))
     shape = arrays.confidence.shape
     drawn = [rng.integers(0, n, requests).tolist() for n in (shape[0], shape[1], len(arrays.quotes))]
     quotes = []
@@ -65,18 +70,24 @@ def played(policy: Policy, arms: Arms, arrays: Arrays, *, requests: int, seed: i
         quote.row = row
         quotes.append(quote)
     blank = np.full(prediction_at(arms.exits) + arms.exits, math.nan)
+    waiting: list[tuple[Decision, Observation, int]] = []
+    learnt = 0
     for t, (condition, sample, price) in enumerate(zip(*drawn, strict=True)):
         decision = engine.decide(quotes[price])
         seen = Observation.__new__(Observation)
         seen.row = blank.copy()
         truth, classes = arrays.confidence[condition, sample], arrays.prediction[condition, sample]
         _reveal(truth, classes, decision.row, arrays.options, seen.row)
-        engine.update(decision, seen)
-        yield Entry(t + 1, None, {}, 0, t, 0, DEFAULT, decision.row, seen.row, None)
+        waiting.append((decision, seen, learnt))
+        while len(waiting) > (late if t + 1 < requests else 0):
+            decision, seen, cursor = waiting.pop(int(turns.integers(len(waiting))) if late else 0)
+            engine.update(decision, seen)
+            learnt += 1
+            yield Entry(learnt, None, {}, 0, decision.id, 0, DEFAULT, decision.row, seen.row, None, cursor)
 
 
-def logged(policy: Policy, arms: Arms, arrays: Arrays, *, requests: int, seed: int) -> Log:
+def logged(policy: Policy, arms: Arms, arrays: Arrays, *, requests: int, seed: int, late: int = 0) -> Log:
     """The same as a log, with probabilities recomputed from it as from a store."""
-    entries = list(played(policy, arms, arrays, requests=requests, seed=seed))
+    entries = list(played(policy, arms, arrays, requests=requests, seed=seed, late=late))
     fold = Fold(policy, arms=arms, features=0, seed=seed, streams=(DEFAULT,))
     return Log.folded(fold, entries)

@@ -17,11 +17,12 @@ from offramp.bandits import (
     RandomArm,
     rows,
 )
-from offramp.bandits.durable.shadowing import value_bounds
+from offramp.bandits.durable.bounds import value_bounds
 from offramp.bandits.reveal import reveal
 from offramp.experiments import offpolicy
 from offramp.experiments.offpolicy import Log, Logging, evaluate
-from offramp.experiments.offpolicy.estimators import Scores, effective, foreseen, mean, weighted
+from offramp.experiments.offpolicy.estimators import Scores, effective, foreseen
+from offramp.experiments.offpolicy.intervals import Z95, interval, mean, student, weighted
 from offramp.experiments.offpolicy.paths import Delivery, bounds, rule_of
 from offramp.experiments.offpolicy.simulated import logged
 
@@ -87,8 +88,9 @@ def test_ips_snips_and_dr_on_ten_lines():
     assert made["ips"].error == pytest.approx(math.sqrt(sum((v - sum(ips) / 10) ** 2 for v in ips) / 9 / 10))
     ratio = sum(ips) / sum(w)
     assert made["snips"].value == pytest.approx(ratio)
-    linear = [a * (b - ratio) * 10 / sum(w) for a, b in zip(w, y, strict=True)]
-    assert made["snips"].error == pytest.approx(math.sqrt(sum(v * v for v in linear) / 9 / 10))
+    without = [(sum(ips) - v) / (sum(w) - a) for v, a in zip(ips, w, strict=True)]
+    jackknife = math.sqrt(sum((ratio - v) ** 2 for v in without) * 9 / 10)
+    assert made["snips"].error == pytest.approx(jackknife)
     model = foreseen(rule_of(Arm(1, 0.5), 3), log, found)
     dr = [m + a * (b - m) for m, a, b in zip(model, w, y, strict=True)]
     assert made["dr"].value == pytest.approx(sum(dr) / 10)
@@ -113,9 +115,35 @@ def test_adaptive_weights_by_hand():
     scores, weight = np.array([1.0, 0.0, 0.5]), np.array([1.0, 2.0, 1.0])
     found = weighted(scores, weight)
     assert found.value == pytest.approx(1.5 / 4.0)
-    squares = (0.625**2) * 1 + (0.375**2) * 4 + (0.125**2) * 1
-    assert found.error == pytest.approx(math.sqrt(squares) / 4.0)
-    assert weighted(scores, np.ones(3)).value == pytest.approx(mean(scores).value)
+    without = (0.5 / 3.0, 1.5 / 2.0, 1.0 / 3.0)
+    assert found.error == pytest.approx(math.sqrt(sum((0.375 - v) ** 2 for v in without) * 2.0 / 3.0))
+    assert mean(scores).error == pytest.approx(scores.std(ddof=1) / math.sqrt(3))
+
+
+# Intervals.
+
+
+def test_an_interval_knows_how_sure_its_error_is():
+    many = mean(np.random.default_rng(0).normal(size=8_000))
+    assert many.half == pytest.approx(Z95 * many.error, rel=1e-3)
+    few = interval(0.0, np.array([1.0, -1.0] * 8 + [0.0] * 984))  # sixteen outcomes among a thousand requests
+    assert few.error == pytest.approx(math.sqrt(16.0 * 0.999))
+    assert few.half == pytest.approx(few.error * student(2.0 / (1.0 / 16.0 - 0.001)))
+    assert few.half > 1.03 * Z95 * few.error
+    assert math.isinf(mean(np.ones(1)).half)
+    assert (mean(np.full(9, 0.25)).low, mean(np.full(9, 0.25)).high) == (0.25, 0.25)
+
+
+def test_few_outcomes_are_covered_where_a_normal_interval_is_not():
+    """One in ten of 150 outcomes is revealed, and a model knows their mean."""
+    rng, truth, held, plain = np.random.default_rng(0), 8.0 / 9.0, 0, 0
+    for _ in range(2_000):
+        found = mean(truth + 10.0 * (rng.random(150) < 0.1) * (rng.beta(8.0, 1.0, 150) - truth))
+        held += found.covers(truth)
+        plain += abs(found.value - truth) <= Z95 * found.error
+    assert plain < 1_880  # 94 %
+    assert 1_880 <= held <= 1_920
+    assert held > plain + 20
 
 
 def test_outcomes_are_those_of_value_bounds():
@@ -194,6 +222,11 @@ def test_the_model_and_its_weights_know_the_past_alone(small):
     r = rule_of(Arm(2, -INF), 4)
     a, b = (Logging(one).of(r) for one in (log, changed))
     assert np.array_equal(a.scarcity[:151], b.scarcity[:151])
+    drawn = log.chance.copy()
+    drawn[150:] = 1.0 / drawn.shape[1]  # as if the price of request 151 had been another one
+    priced = Logging(Log(**(vars(log) | {"chance": drawn}))).of(r)
+    assert np.array_equal(a.scarcity[:151], priced.scarcity[:151])
+    assert not np.array_equal(a.scarcity[151:], priced.scarcity[151:])
     assert np.array_equal(foreseen(r, log, a)[:150], foreseen(r, changed, b)[:150])
     assert not np.array_equal(a.low, b.low)
 
