@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache, partial
 from typing import Any, Protocol
@@ -101,11 +101,42 @@ def several(config: DictConfig, mark: str, alone: str) -> dict[str, DictConfig]:
     return {alone: config} if mark in config else {str(name): part for name, part in config.items()}
 
 
+def numbers(given: Any, what: str) -> list[float]:
+    """A configuration's list of numbers, as an override or a YAML file gives it.
+
+    Raises
+    ------
+    ValueError
+        It is empty or none, or something in it is no number.
+
+    Examples
+    --------
+    >>> numbers([0, 0.5, float("inf")], "thresholds")
+    [0.0, 0.5, inf]
+
+    """
+    if isinstance(given, str) or not isinstance(given, Sequence):
+        raise ValueError(f"{what} is {given!r}, allowed is a list of numbers")
+    for one in given:
+        if isinstance(one, bool) or not isinstance(one, (int, float)) or math.isnan(one):
+            raise ValueError(
+                f"{what} hold {one!r}, allowed are numbers, and -inf and inf (an override's spelling; a YAML file's is "
+                "-.inf and .inf)"
+            )
+    if not given:
+        raise ValueError(f"{what} are empty, allowed is one or more")
+    return [float(one) for one in given]
+
+
 def make_world(config: DictConfig, cache: ConfidenceCache) -> World:
     """The world of one configuration over a cache."""
-    arms = Arms.grid(exits=len(cache.exits), thresholds=config.thresholds, raw_input_allowed=config.raw_input_allowed)
+    thresholds, exits = numbers(config.thresholds, "thresholds"), len(cache.exits)
+    arms = Arms.grid(exits=exits, thresholds=thresholds, raw_input_allowed=config.raw_input_allowed)
     if config.get("cascades") is not None:
-        arms = arms.joined(Arms.cascades(exits=len(cache.exits), **config.cascades))
+        asked = dict(config.cascades)
+        if "thresholds" in asked:
+            asked["thresholds"] = numbers(asked["thresholds"], "thresholds of cascades")
+        arms = arms.joined(Arms.cascades(exits=exits, **asked))
     return World(
         cache=cache.calibrated(config.calibration),
         prices=made(cache) if isinstance(made := instantiate(config.prices), partial) else made,
@@ -180,11 +211,11 @@ def check(cfg: DictConfig) -> None:
     """Refuse what no run can mean, before anything is written."""
     for name, least in (("horizon", 1), ("seeds", 1), ("threads", 1), ("seed", 0)):
         value = cfg[name]
-        if not (isinstance(value, int) and value >= least) and not (name == "seed" and value is None):
+        whole = isinstance(value, int) and not isinstance(value, bool)
+        if not (whole and value >= least) and not (name == "seed" and value is None):
             raise ValueError(f"{name} is {value!r}, allowed is a whole number, {least} or more")
     for name, world in several(cfg.world, "prices", "world").items():
-        if len(world.thresholds) == 0:
-            raise ValueError(f"thresholds of world {name} are empty, allowed is one or more")
+        numbers(world.thresholds, f"thresholds of world {name}")
 
 
 def choice(group: str) -> str:

@@ -43,14 +43,20 @@ class _Follower(fx.Tracer):
 
 
 class _Shapes(fx.Interpreter):
-    """Notes the shape of every value."""
+    """Notes the shape of every value, and what writes into a value that it reads."""
 
     def __init__(self, root: nn.Module, graph: fx.Graph) -> None:
         super().__init__(fx.GraphModule(root, graph))
         self.found: dict[str, Shape] = {}
+        self.writes: set[str] = set()
 
     def run_node(self, n: fx.Node) -> object:
+        read = [value for given in n.all_input_nodes if isinstance(value := self.env[given], Tensor)]
+        # PyTorch counts the writes into a tensor and all of its views, but in inference mode.
+        before = [0 if value.is_inference() else value._version for value in read]
         out = super().run_node(n)
+        if before != [0 if value.is_inference() else value._version for value in read]:
+            self.writes.add(n.name)
         if isinstance(out, Tensor):
             self.found[n.name] = tuple(out.shape)
         return out
@@ -71,7 +77,8 @@ class Followed:
     Raises
     ------
     SplitError
-        There is no such module, it is not reached, or a forward that calls it cannot be followed.
+        There is no such module, it is not reached, a forward that calls it cannot be followed, or what it writes into
+        a value would get lost, since nothing reads the result.
 
     """
 
@@ -100,6 +107,22 @@ class Followed:
         shapes = _Shapes(self._root, self._graph)
         shapes.run(x)
         self._shapes = shapes.found
+        lost = [self.called(node) for node in self._unneeded() if node.name in shapes.writes]
+        if lost:
+            raise SplitError(
+                f"{', '.join(lost)} writes into what it reads, and nothing reads what it gives; allowed is to read "
+                "that, as in `x = x.relu_()`"
+            )
+
+    @property
+    def unread(self) -> list[str]:
+        """What computes tensors from the input that the output is not computed from."""
+        found = self._from(self.input)
+        return [self.called(node) for node in self._unneeded() if node in found and self.shape(node)]
+
+    def _unneeded(self) -> list[fx.Node]:
+        needed = {*self._needed(self.input, self.output), self.input}
+        return [node for node in self._graph.nodes if node.op != "output" and node not in needed]
 
     def _ends(self) -> tuple[fx.Node, fx.Node]:
         nodes = list(self._graph.nodes)

@@ -1,5 +1,6 @@
 """Writes the halves or the stages of a network as ONNX files, and runs each of them to see that it answers the same."""
 
+import numbers
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 
 from offramp.models.data import normalise
 from offramp.models.network import MultiExitNetwork
+from offramp.models.probing import foreign
 from offramp.models.weights import model_hash
 
 CLOSE = 1e-4  # of the largest value
@@ -112,7 +114,8 @@ def export_onnx(
     Raises
     ------
     ExportError
-        There is no such cut, or a file answers differently than the network.
+        There is no such cut, weights are not float32 on the CPU, PyTorch cannot write a part, or a file answers
+        differently than the network.
 
     Notes
     -----
@@ -120,16 +123,33 @@ def export_onnx(
     from image to image, or a device stops at the first sure exit, stages are what to run: `export_stages`.
 
     """
-    asked = range(network.n_exits + 1) if cuts is None else sorted(set(cuts))
-    wrong = [cut for cut in asked if not 0 <= cut <= network.n_exits]
-    if wrong:
-        raise ExportError(f"cuts hold {wrong[0]}, allowed are 0..{network.n_exits}")
+    asked = _asked(network, cuts)
+    _check_weights(network, heads)
     folder.mkdir(parents=True, exist_ok=True)
     network.eval()
     for head in heads or ():
         head.eval()
     made = model_hash(network)
     return [half for cut in asked for half in _halves(network, cut, heads, folder, made)]
+
+
+def _asked(network: MultiExitNetwork, cuts: Iterable[int] | None) -> list[int]:
+    every = range(network.n_exits + 1)
+    if cuts is None:
+        return list(every)
+    if not isinstance(cuts, Iterable):
+        raise ExportError(f"cuts is {cuts!r}, allowed is a list of whole numbers 0..{network.n_exits}")
+    given = list(cuts)
+    for cut in given:
+        if isinstance(cut, bool) or not isinstance(cut, numbers.Integral) or cut not in every:
+            raise ExportError(f"cuts hold {cut!r}, allowed are whole numbers 0..{network.n_exits}")
+    return sorted({int(cut) for cut in given})
+
+
+def _check_weights(network: MultiExitNetwork, heads: Sequence[nn.Module] | None) -> None:
+    for module in (network, *(heads or ())):
+        if strange := foreign(module):
+            raise ExportError(f"{strange}, allowed are torch.float32 on cpu")
 
 
 @torch.no_grad()
@@ -145,9 +165,11 @@ def export_stages(
     Raises
     ------
     ExportError
-        A file answers differently than the network.
+        Weights are not float32 on the CPU, PyTorch cannot write a stage, or a file answers differently than the
+        network.
 
     """
+    _check_weights(network, heads)
     folder.mkdir(parents=True, exist_ok=True)
     exits = list(network.heads if heads is None else heads)
     network.eval()
@@ -185,14 +207,21 @@ def _written(module: nn.Module, inputs: Tensor, path: Path, reads: str, gives: t
     with warnings.catch_warnings():
         # The exporter's own use of what PyTorch gives up; nothing in a network can cause it or mend it.
         warnings.filterwarnings("ignore", category=FutureWarning, message=".*LeafSpec.*")
-        program = torch.onnx.export(
-            module.eval(),
-            (inputs[:EXAMPLE],),
-            input_names=[reads],
-            output_names=list(gives),
-            dynamic_shapes=({0: torch.export.Dim("batch")},),
-            verbose=False,
-        )
+        try:
+            program = torch.onnx.export(
+                module.eval(),
+                (inputs[:EXAMPLE],),
+                input_names=[reads],
+                output_names=list(gives),
+                dynamic_shapes=({0: torch.export.Dim("batch")},),
+                verbose=False,
+            )
+        except torch.onnx.OnnxExporterError as error:
+            cause = str(error.__cause__ or error).split("\n", 1)[0]
+            raise ExportError(
+                f"{path.name} cannot be written by PyTorch's exporter ({cause}); allowed is a network whose forward it "
+                "follows for any batch"
+            ) from error
     assert program is not None
     program.model.metadata_props[CARD] = made
     partial = path.with_name(path.name + ".partial")

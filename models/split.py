@@ -1,7 +1,9 @@
 """Makes a network with exits of any module: cut behind named modules, and the whole compared with all of its halves."""
 
 import itertools
+import numbers
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor, fx, nn
@@ -9,11 +11,11 @@ from torch import Tensor, fx, nn
 from offramp.models.data import MEAN, STD
 from offramp.models.graph import Followed, SplitError, evaluating
 from offramp.models.network import ExitHead, MultiExitNetwork
+from offramp.models.probing import CLOSE, answer, check_alone, check_steady
 
 __all__ = ["SplitError", "with_exits"]
 
 Heads = Callable[[int, int], nn.Module] | Sequence[nn.Module]
-CLOSE = 1e-4  # of the largest logit: kernels for another memory order add in another order
 PROBES = 3  # images: not 1, which would hide a forward that reckons with one image
 
 
@@ -85,7 +87,8 @@ def with_exits(
     ------
     SplitError
         A cut point does not exist, is no tensor, is out of order, or is passed by; weights are used on both sides of a
-        cut; or on images of random pixels one of the pairs of halves does not answer what the model answers.
+        cut; the model cannot read such images, or its answers hang on the call or on the other images of a batch; or
+        on images of random pixels one of the pairs of halves does not answer what the model answers.
 
     Notes
     -----
@@ -102,20 +105,36 @@ def with_exits(
     4
 
     """
-    names, shape = list(after), tuple(int(side) for side in input_shape)
-    if not names or len(set(names)) != len(names) or "" in names or len(shape) != 3:
-        raise SplitError(
-            f"after is {names} and input_shape {shape}, allowed are names that differ, and (channels, height, width)"
-        )
+    names, shape = _names(model, after), _shape(input_shape)
     if (mean is None) != (std is None):
         raise SplitError("mean and std are given one without the other, allowed are both or neither")
     rescaled = None if mean is None or std is None else Rescaled(mean, std)
     with evaluating(model), torch.no_grad():
-        network = _made(model, names, (shape[0], shape[1], shape[2]), heads, classifier, rescaled)
+        network = _made(model, names, shape, heads, classifier, rescaled)
         ours = set(network.modules()) - set(model.modules())
     for module in ours:
         module.training = model.training
     return network
+
+
+def _names(model: nn.Module, after: Sequence[str]) -> list[str]:
+    names = [after] if isinstance(after, str) else list(after)
+    texts = not isinstance(after, str) and all(isinstance(name, str) and name for name in names)
+    if not texts or not names or len(set(names)) != len(names):
+        raise SplitError(f"after is {after!r}, allowed is a list of one name or more that differ")
+    if isinstance(model, torch.jit.ScriptModule):
+        raise SplitError(
+            "the model is a ScriptModule, whose forward is no Python; allowed is the module it was made of"
+        )
+    return names
+
+
+def _shape(given: Sequence[int]) -> tuple[int, int, int]:
+    sides = list(given)
+    whole = [int(s) for s in sides if isinstance(s, numbers.Integral) and not isinstance(s, bool) and s > 0]
+    if len(sides) != 3 or len(whole) != 3:
+        raise SplitError(f"input_shape is {tuple(sides)}, allowed are whole numbers > 0 (channels, height, width)")
+    return whole[0], whole[1], whole[2]
 
 
 def _made(
@@ -129,7 +148,8 @@ def _made(
     generator = torch.Generator().manual_seed(0)
     x, other = torch.randn(2, PROBES, *shape, generator=generator).unbind(0)
     seen, strange = (x, other) if rescaled is None else (rescaled(x), rescaled(other))
-    whole = _answer(model, seen)
+    whole = answer(model, seen)
+    check_steady(partial(answer, model), seen, whole, "the model")
     found = Followed(model, names if classifier is None else [*names, classifier], seen.clone())
     ends = [found.cuts[name] for name in names]
     ends.append(_classifier(found, names[-1]) if classifier is None else found.cuts[classifier])
@@ -142,23 +162,13 @@ def _made(
     exits = [*_heads(heads, widths, whole.shape[1]), parts[-1]]
     network = MultiExitNetwork(segments, exits, shape).eval()
     _ask(network, x, whole.shape[1], names)
-    _compare(network, x, whole, lambda: _answer(model, strange), named)
+    _compare(network, x, whole, lambda: answer(model, strange), named, found.unread)
+    check_alone(partial(answer, model), seen, whole, "the model")
+    ask = partial(_logits, network)
+    logits = ask(x)
+    check_steady(ask, x, logits, "an exit's head")
+    check_alone(ask, x, logits, "an exit's head")
     return network
-
-
-def _answer(model: nn.Module, x: Tensor) -> Tensor:
-    try:
-        # A copy, in the memory order in which everything here runs; some models write into what they are given.
-        out = model(x.clone(memory_format=torch.channels_last))
-    except RuntimeError as error:
-        raise SplitError(
-            f"the model cannot read images {tuple(x.shape)} in channels-last memory order ({error}); allowed is a "
-            "model that can (where `view` is what fails, `flatten` or `reshape` does not)"
-        ) from error
-    if not isinstance(out, Tensor) or out.ndim != 2 or len(out) != len(x):
-        given = tuple(out.shape) if isinstance(out, Tensor) else type(out).__name__
-        raise SplitError(f"the model gives {given} for {len(x)} images, allowed is one tensor (batch, classes)")
-    return out
 
 
 def _classifier(found: Followed, last: str) -> fx.Node:
@@ -233,7 +243,12 @@ def _ask(network: MultiExitNetwork, x: Tensor, classes: int, names: list[str]) -
 
 
 def _compare(
-    network: MultiExitNetwork, x: Tensor, whole: Tensor, elsewhere: Callable[[], Tensor], names: list[str]
+    network: MultiExitNetwork,
+    x: Tensor,
+    whole: Tensor,
+    elsewhere: Callable[[], Tensor],
+    names: list[str],
+    unread: list[str],
 ) -> None:
     """Run both halves at every cut; between them the model sees other images, so that nothing passes by in secret."""
     allowed = CLOSE * max(1.0, float(whole.abs().max()))
@@ -248,8 +263,21 @@ def _compare(
             raise SplitError(f"{name} is overwritten by what follows, allowed is no `inplace=True` on it")
         gap = float((far[:, -1] - whole).abs().max())
         if not gap <= allowed:
-            raise SplitError(f"{name}: split and whole differ by {gap:.3g} in a logit, allowed are {allowed:.3g}")
+            said = f"{name}: split and whole differ by {gap:.3g} in a logit, allowed are {allowed:.3g}"
+            raise SplitError(f"{said}; {_lost(cut, unread)}")
         alone.append(far if near is None else torch.cat([near, far], 1))
         gap = float((alone[cut] - alone[0]).abs().max())
         if not gap <= CLOSE * max(1.0, float(alone[0].abs().max())):
             raise SplitError(f"{name}: exits differ by {gap:.3g} between split and whole, allowed are {allowed:.3g}")
+
+
+def _logits(network: MultiExitNetwork, x: Tensor) -> Tensor:
+    return network.tail(x.clone(memory_format=torch.channels_last), 0)
+
+
+def _lost(cut: int, unread: list[str]) -> str:
+    if unread:
+        return f"nothing reads what {', '.join(unread)} gives: allowed is none that writes into another value's memory"
+    if cut:
+        return "what was kept of an earlier image was read behind it: allowed is a model that keeps nothing"
+    return "its forward does what following it does not show"

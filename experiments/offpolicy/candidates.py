@@ -1,7 +1,7 @@
 """What a command line names as a candidate: a rule, a mixture of rules, a policy that never learns, or a learner."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from typing import Any
 
@@ -14,6 +14,7 @@ from offramp.bandits.policy import Policy
 
 ONE_RULE = (FinalExit, Fixed, OffloadFirst, SendInput)
 ALLOWED = "allowed is cut@threshold, as 2@0.7, or the name of a policy"
+KINDS = f"{ALLOWED}, a list of [share, rule], or a mapping with _target_"
 Target = list[tuple[float, Arm]] | Policy
 
 
@@ -38,9 +39,7 @@ def rule(text: str, exits: int) -> Arm:
         cut = int(name)
         given = [float(t) for t in rest.split(":")] if rest else []
     except ValueError as error:
-        raise ValueError(
-            f"candidate is {text!r}, allowed is cut@threshold, as 2@0.7, or the name of a policy"
-        ) from error
+        raise ValueError(f"candidate is {text!r}, {ALLOWED}") from error
     if not given:
         given = [math.inf if cut == 0 else -math.inf]
     arm = Arm(cut, given[-1], tuple(given[:-1]))
@@ -70,7 +69,7 @@ def target(given: Any, arms: Arms) -> Target:
     """
     if isinstance(given, str) and (given[:1].isdigit()):
         return [(1.0, rule(given, arms.exits))]
-    if isinstance(given, int):
+    if isinstance(given, int) and not isinstance(given, bool):
         return [(1.0, rule(str(given), arms.exits))]
     if isinstance(given, str):
         found = files("offramp.conf") / "policy" / f"{given}.yaml"
@@ -80,11 +79,23 @@ def target(given: Any, arms: Arms) -> Target:
     if isinstance(given, Mapping) or OmegaConf.is_dict(given):
         if "_target_" not in given:
             raise ValueError(f"candidate is {given}, allowed is a mapping that names its class by _target_")
-        made: Policy = instantiate(given, _convert_="all")
+        made = instantiate(given, _convert_="all")
+        if not isinstance(made, Policy):
+            raise ValueError(f"candidate is {given}, which makes a {type(made).__name__}, allowed is a policy")
         if isinstance(made, ONE_RULE):
             return [(1.0, made.plays(arms)[0])]
         if isinstance(made, RandomArm):
             every = made.plays(arms)
             return [(1.0 / len(every), arm) for arm in every]
         return made
-    return [(float(share), rule(str(text), arms.exits)) for share, text in given]
+    return _mixture(given, arms.exits)
+
+
+def _mixture(given: Any, exits: int) -> list[tuple[float, Arm]]:
+    pairs = list(given) if isinstance(given, Sequence) else []
+    if not pairs or not all(isinstance(pair, Sequence) and len(pair) == 2 for pair in pairs):
+        raise ValueError(f"candidate is {given!r}, {KINDS}")
+    for share, _ in pairs:
+        if isinstance(share, bool) or not isinstance(share, (int, float)):
+            raise ValueError(f"candidate is {given!r}: share {share!r} is no number, {KINDS}")
+    return [(float(share), rule(str(text), exits)) for share, text in pairs]

@@ -101,7 +101,7 @@ def evaluate(
 
     """
     shares = [share for share, _ in mixture]
-    if not shares or min(shares) <= 0.0 or abs(sum(shares) - 1.0) > 1e-9:
+    if not shares or not all(share > 0.0 for share in shares) or not abs(sum(shares) - 1.0) <= 1e-9:
         raise ValueError(f"shares are {shares}, allowed are numbers > 0 that sum to 1")
     for name, value, allowed, fits in (
         ("left_out", left_out, "a number in [0, 1)", 0.0 <= left_out < 1.0),

@@ -10,7 +10,8 @@ import numpy.typing as npt
 from offramp.bandits import rows
 from offramp.bandits.arms import Arms
 from offramp.bandits.durable.fold import Fold
-from offramp.bandits.durable.store import FIRST, Entry, Store, StoreError
+from offramp.bandits.durable.reading import reading
+from offramp.bandits.durable.store import FIRST, Entry, StoreError
 from offramp.bandits.policy import Policy
 from offramp.bandits.rows import FloatArray
 from offramp.experiments.offpolicy.chances import Recomputed
@@ -89,7 +90,7 @@ class Log:
 
     @classmethod
     def read(cls, path: str | Path, *, stream: str | None = None, known: tuple[type, ...] = ()) -> "Log":
-        """From the store of a durable engine; it must not be open in a learner.
+        """From the store of a durable engine, which stays as it is; it must not be open in a learner.
 
         Parameters
         ----------
@@ -109,17 +110,14 @@ class Log:
         if not Path(path).exists():
             raise ValueError(f"store {path} is not there, allowed is one that a durable engine wrote")
         try:
-            store = Store(path)
+            with reading(path) as store:
+                raw = store.snapshot(FIRST)
+                if raw is None:
+                    raise ValueError(f"store {path} is empty, allowed is one that a durable engine wrote")
+                fold = Fold.unpacked(raw, f"store {path}", known=known)
+                entries = list(store.entries(fold.cursor))
         except StoreError as error:
-            raise ValueError(f"{error} (a copy of a store can be read while the learner goes on)") from error
-        try:
-            raw = store.snapshot(FIRST)
-            if raw is None:
-                raise ValueError(f"store {path} is empty, allowed is one that a durable engine wrote")
-            fold = Fold.unpacked(raw, f"store {path}", known=known)
-            entries = list(store.entries(fold.cursor))
-        finally:
-            store.close()
+            raise ValueError(str(error)) from error
         return cls.folded(fold, entries, stream)
 
     @classmethod

@@ -1,5 +1,7 @@
 """Halves and stages as ONNX files answer in onnxruntime what they answer in PyTorch, for any batch."""
 
+from copy import deepcopy
+
 import numpy as np
 import pytest
 import torch
@@ -116,5 +118,46 @@ def test_what_answers_otherwise_is_refused(network, tmp_path):
     with pytest.raises(ExportError, match=r"edge_3\.onnx answers otherwise than the network by "):
         export_onnx(network, tmp_path, cuts=[3], heads=heads)
     assert not list(tmp_path.iterdir())
-    with pytest.raises(ExportError, match=r"cuts hold 4, allowed are 0\.\.3"):
-        export_onnx(network, tmp_path, cuts=[1, 4])
+
+
+@pytest.mark.parametrize(
+    ("cuts", "message"),
+    [
+        ([1, 4], "cuts hold 4, "),
+        ([-1], "cuts hold -1, "),
+        ([1.5], r"cuts hold 1\.5, "),
+        (["a"], "cuts hold 'a', "),
+        ([[1]], r"cuts hold \[1\], "),
+        ([True], "cuts hold True, "),
+        (2, "cuts is 2, "),
+    ],
+)
+def test_cuts_that_are_none(network, tmp_path, cuts, message):
+    with pytest.raises(ExportError, match=rf"^{message}allowed (are|is a list of) whole numbers 0\.\.3$"):
+        export_onnx(network, tmp_path / "new", cuts=cuts)
+    assert not (tmp_path / "new").exists()
+
+
+def test_weights_of_another_kind(network, tmp_path):
+    """The program that calls it gets one sentence, not the exporter's report, and no folder."""
+    half = deepcopy(network).half()
+    message = r"weights 'segments.0.* are torch.float16 on cpu, allowed are torch.float32 on cpu$"
+    for write in (export_onnx, export_stages):
+        with pytest.raises(ExportError, match=message):
+            write(half, tmp_path / "new")
+        with pytest.raises(ExportError, match=r"float16 on cpu"):
+            write(network, tmp_path / "new", heads=list(half.heads))
+    assert not (tmp_path / "new").exists()
+
+
+class Counting(nn.Module):
+    """Does as many steps as the values say."""
+
+    def forward(self, x):
+        return x.mean((2, 3))[:, :5] if x.sum() > 0.0 else x.amax((2, 3))[:, :5]
+
+
+def test_what_the_exporter_cannot_follow(network, tmp_path):
+    with pytest.raises(ExportError, match=r"^edge_3\.onnx cannot be written by PyTorch's exporter \(.+\); allowed is"):
+        export_onnx(network, tmp_path, cuts=[3], heads=[*list(network.heads)[:2], Counting()])
+    assert not list(tmp_path.iterdir())

@@ -269,11 +269,11 @@ CASES = {
     "overwritten": (Overwriting, ["one"], "cut point 'one' is overwritten by what follows"),
     "input overwritten": (Consuming, ["one"], "the input is overwritten by what follows"),
     "view": (Viewing, ["one"], "cannot read images .* in channels-last memory order"),
-    "drawn": (Noisy, ["one"], "the input: split and whole differ by"),
+    "drawn": (Noisy, ["one"], "the model answers the same images otherwise from call to call: by "),
     "last map": (Chain, ["one", "three"], "cut point 'three' is not followed by another feature map"),
     "no map": (Chain, ["one", "fc"], "cut point 'fc' is not followed by another feature map"),
-    "same": (Chain, ["one", "one"], "after is .*, allowed are names that differ"),
-    "none": (Chain, [], "after is .*, allowed are names that differ"),
+    "same": (Chain, ["one", "one"], "after is .*, allowed is a list of one name or more that differ"),
+    "none": (Chain, [], "after is .*, allowed is a list of one name or more that differ"),
 }
 
 
@@ -292,7 +292,7 @@ def test_options_are_checked():
         ({"heads": [ExitHead(6, 4), ExitHead(6, 5)]}, r"exit behind 'two' gives \(3, 5\), allowed is \(3, 4\)"),
         ({"mean": MEAN}, "mean and std are given one without the other"),
         ({"mean": MEAN, "std": (1.0, 0.0, 1.0)}, "std > 0"),
-        ({"input_shape": (32, 32)}, r"input_shape \(32, 32\), allowed"),
+        ({"input_shape": (32, 32)}, r"input_shape is \(32, 32\), allowed"),
         ({"classifier": "fc"}, r"cut point 'fc' gives \(3, 4\), allowed is a map"),
         ({"classifier": "one"}, "cut point 'two' is not the only way on: 'one' does not come behind it"),
     ):
