@@ -1,6 +1,7 @@
 """A data set of runs as a report reads it: who, where, with which label, and means with 95 % intervals over seeds."""
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -11,19 +12,12 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from offramp.experiments.results import REFERENCE, T95, interval
+from offramp.experiments.results import REFERENCE, interval, t95
 from offramp.experiments.sweeps import dataset
 
 Floats = npt.NDArray[np.float64]
 NEVER = ("final_exit", "send_input", "offload_first", "random_arm", "fixed")  # what does not learn
-
-
-def t95(n: npt.NDArray[Any]) -> Floats:
-    """Student's two-sided 95 % quantile for n values; nan for fewer than two."""
-    n = np.asarray(n, dtype=np.int64)
-    beyond = 1.96 + (1.96**3 + 1.96) / (4.0 * np.maximum(n - 1, 1))
-    found = np.where(n - 2 < len(T95), np.array(T95)[np.clip(n - 2, 0, len(T95) - 1)], beyond)
-    return np.where(n < 2, np.nan, found)
+LONG = 48  # characters of a value in a label, beyond which its middle is left out
 
 
 def spread(runs: Floats) -> tuple[Floats, Floats, npt.NDArray[np.int64]]:
@@ -34,28 +28,76 @@ def spread(runs: Floats) -> tuple[Floats, Floats, npt.NDArray[np.int64]]:
     mean = np.where(known, runs, 0.0).sum(axis=0) / some
     square = np.where(known, (runs - mean) ** 2, 0.0).sum(axis=0)
     with np.errstate(invalid="ignore", divide="ignore"):
-        half = t95(n) * np.sqrt(square / (n - 1) / n)
+        half = np.array([t95(int(k)) for k in n]) * np.sqrt(square / (n - 1) / n)
     return np.where(n > 0, mean, np.nan), np.where(n > 1, half, np.nan), n
 
 
 def flat(config: Any, prefix: str = "") -> dict[str, str]:
-    """A configuration as dotted keys and short texts."""
+    """A configuration as dotted keys and values in JSON."""
     if isinstance(config, Mapping):
         return {k: v for key, part in config.items() for k, v in flat(part, f"{prefix}{key}.").items()}
-    return {prefix[:-1]: f"{config:g}" if isinstance(config, float) else str(config).replace("offramp.", "")}
+    return {prefix[:-1]: json.dumps(config, ensure_ascii=False)}
+
+
+def short(coded: str) -> str:
+    """A value in JSON as people write it: six digits of a float, and a text without its quotes."""
+    value = json.loads(coded)
+    return f"{value:g}" if isinstance(value, float) else str(value).replace("offramp.", "")
+
+
+def clipped(text: str, most: int = LONG) -> str:
+    """A text of at most so many characters, without its middle where it is longer."""
+    return text if len(text) <= most else f"{text[: most - 15]} … {text[-12:]}"
 
 
 def labels(names: Sequence[str], configs: Sequence[str]) -> list[str]:
-    """A name for each configuration: its own, and in which keys it differs from others of the same name."""
+    """A name for each configuration: its own, and in which keys it differs from others of the same name.
+
+    Two configurations never share a label: values that look alike when written short are written in full, and what
+    still looks alike is numbered.
+
+    Parameters
+    ----------
+    names, configs
+        Of each row: the name, and the configuration in JSON.
+
+    Examples
+    --------
+    >>> labels(["ucb1", "ucb1", "final_exit"], ['{"beta": 1}', '{"beta": 0.5}', "{}"])
+    ['ucb1 · beta=1', 'ucb1 · beta=0.5', 'final_exit']
+    >>> labels(["ucb1"] * 2, ['{"beta": 1}', '{"beta": 1.0}'])
+    ['ucb1 · beta=1', 'ucb1 · beta=1.0']
+
+    """
     found: dict[tuple[str, str], str] = {}
     for name in dict.fromkeys(names):
         texts = list(dict.fromkeys(c for n, c in zip(names, configs, strict=True) if n == name))
         parts = [flat(json.loads(text)) for text in texts]
-        keys = [k for k in dict.fromkeys(k for part in parts for k in part) if len({p.get(k) for p in parts}) > 1]
-        for text, part in zip(texts, parts, strict=True):
-            told = ", ".join(f"{k}={part[k]}" for k in keys if k in part)
-            found[name, text] = " · ".join(x for x in (name, told) if x) if keys else name
+        for key in dict.fromkeys(k for part in parts for k in part):
+            if len({part.get(key) for part in parts}) == 1:
+                continue
+            values = {part[key] for part in parts if key in part}
+            tell = short if len({clipped(short(value)) for value in values}) == len(values) else str
+            for text, part in zip(texts, parts, strict=True):
+                if key in part:
+                    told = found.get((name, text), "")
+                    found[name, text] = f"{told}{', ' if told else ''}{key}={clipped(tell(part[key]))}"
+        for text in texts:
+            found[name, text] = " · ".join(x for x in (name, found.get((name, text), "")) if x)
+    taken: set[str] = set()
+    for pair in sorted(found):
+        label, number = found[pair], 1
+        while found[pair] in taken:
+            number += 1
+            found[pair] = " · ".join(x for x in (label, f"#{number}") if x)
+        taken.add(found[pair])
     return [found[pair] for pair in zip(names, configs, strict=True)]
+
+
+def known(values: pd.Series) -> dict[str, float] | None:
+    """Mean and half-width of the 95 % interval of the values that are finite, and how many; None where none is."""
+    found = values[np.isfinite(values.astype(float))]
+    return {**interval(found.tolist()), "n": len(found)} if len(found) else None
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,8 +149,9 @@ class Facet:
 
     @property
     def learners(self) -> list[str]:
-        """Policies that learn, least regret first."""
-        last = {p: float(runs.regret_total.mean()) for p, runs in self.policies.items()}
+        """Policies that learn, least regret first, those whose regret is not known last."""
+        found = {p: self.means(p, "regret_total") for p in self.policies}
+        last = {p: math.inf if mean is None else mean["mean"] for p, mean in found.items()}
         named = {str(p): str(runs.policy.iloc[0]) for p, runs in self.policies.items()}
         return sorted((p for p in last if named[p] not in NEVER), key=lambda p: last[p])
 
@@ -117,22 +160,20 @@ class Facet:
         return np.stack([np.asarray(x, dtype=np.float64) for x in self.policies[policy][name]])
 
     def means(self, policy: str, metric: str) -> dict[str, float] | None:
-        """Mean and half-width of a metric over seeds; None where it is not known."""
-        known = self.policies[policy][metric].dropna()
-        return interval(known.tolist()) if len(known) else None
+        """Mean and half-width of a metric over the n seeds that know it; None where none does."""
+        return known(self.policies[policy][metric])
 
     def paired(self, policy: str, baseline: str) -> dict[str, dict[str, float]]:
-        """Differences to a baseline over the seeds that both played; {} where there is none."""
+        """Differences to a baseline over the n seeds that both played and know; what none knows is left out."""
         if baseline not in self.policies:
             return {}
         both = self.policies[policy].merge(self.policies[baseline], on="seed", suffixes=("", "_base"))
-        if not len(both):
-            return {}
-        return {
-            "saved": interval((1.0 - both.cost / both.cost_base).tolist()),
-            "change": interval((both.accuracy - both.accuracy_base).tolist()),
-            "regret_change": interval((both.regret_total - both.regret_total_base).tolist()),
+        found = {
+            "saved": known(1.0 - both.cost / both.cost_base),
+            "change": known(both.accuracy - both.accuracy_base),
+            "regret_change": known(both.regret_total - both.regret_total_base),
         }
+        return {name: mean for name, mean in found.items() if mean is not None}
 
 
 class Collected:
@@ -149,6 +190,8 @@ class Collected:
         All rows, with policy_label, stream_label, price_label and setting_label.
     policies, streams, prices, settings
         All labels.
+    left_out
+        How many rows are not in the frame because newer ones of the same runs are there, see `dataset.read`.
     facets
         Every combination of stream, price and setting that has a finished run.
 
@@ -161,6 +204,7 @@ class Collected:
 
     def __init__(self, folder: Path) -> None:
         frame = dataset.read(folder)
+        self.left_out = int(frame.attrs.get("left_out", 0))
         for what in ("policy", "stream", "world"):
             shown = "price" if what == "world" else what
             frame[f"{shown}_label"] = labels(frame[what].tolist(), frame[f"{what}_config"].tolist())

@@ -2,7 +2,7 @@
 
 import json
 import math
-import shutil
+import re
 import time
 from importlib.metadata import version
 from pathlib import Path
@@ -25,6 +25,9 @@ from offramp.experiments.sweeps.keys import plain
 from offramp.experiments.sweeps.plugins import register
 
 __all__ = ["make_world", "plain", "play", "several"]  # others take them from here
+SUMMARY = "summary.json"
+SWEEP = ("multirun.yaml", "jobs")  # what a sweep leaves in its folder
+PART = r"[0-9a-f]{20}\.parquet"
 Means = dict[str, dict[str, dict[str, float]]]
 
 
@@ -86,9 +89,33 @@ def markdown(played: Played, means: Means) -> str:
     return f"World `{played.name}`:\n\n" + "\n".join(f"| {' | '.join(row)} |" for row in rows) + "\n"
 
 
+def earlier_parts(folder: Path) -> list[Path]:
+    """What an earlier comparison left in the data set of a folder.
+
+    Raises
+    ------
+    ValueError
+        The folder holds a sweep, or its data set something that no comparison wrote.
+
+    """
+    allowed = "allowed is a folder of its own, or that of an earlier comparison"
+    if found := [name for name in SWEEP if (folder / name).exists()]:
+        raise ValueError(f"folder is {folder}, which holds {found[0]} of a sweep, {allowed}; or -m and sweep={folder}")
+    inside = folder / dataset.FOLDER
+    if not inside.exists():
+        return []
+    there = sorted(path for path in inside.iterdir() if not path.name.startswith("."))
+    if foreign := [path for path in there if not (re.fullmatch(PART, path.name) and path.is_file())]:
+        raise ValueError(f"folder is {folder}, but {foreign[0]} is of no comparison, {allowed}")
+    if there and not (folder / SUMMARY).exists():
+        raise ValueError(f"folder is {folder}, where {inside} holds runs of a sweep, {allowed}")
+    return there
+
+
 def run(cfg: DictConfig, folder: Path) -> Path:
     """Play, print, and write the run folder; returns the path of the report."""
     check(cfg)
+    before = earlier_parts(folder)
     console = Console(width=None if Console().is_terminal else 150)
     started = time.perf_counter()
     look = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
@@ -113,11 +140,13 @@ def run(cfg: DictConfig, folder: Path) -> Path:
         "worlds": {p.name: m for p, m in zip(played, means, strict=True)},
         "refused": {p.name: dict(p.refused) for p in played},
     }
-    write(folder / "summary.json", json.dumps(plain(facts), indent=1, allow_nan=False))
+    write(folder / SUMMARY, json.dumps(plain(facts), indent=1, allow_nan=False))
     tables = "\n".join(markdown(p, m) for p, m in zip(played, means, strict=True))
     write(folder / "table.md", tables)
-    shutil.rmtree(folder / dataset.FOLDER, ignore_errors=True)  # of an earlier run with other policies
-    dataset.write_part(folder, dataset.rows(cfg, played, time.perf_counter() - started))
+    part = dataset.write_part(folder, dataset.rows(cfg, played, time.perf_counter() - started))
+    for path in before:
+        if path != part:
+            path.unlink()  # of other policies
     from offramp.experiments.report import write_report  # its drawing takes seconds to import
 
     path = write_report(folder)

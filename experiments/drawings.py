@@ -15,12 +15,14 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from offramp.experiments.collected import NEVER, Collected, Facet, spread
+from offramp.experiments.collected import NEVER, Collected, Facet, clipped, spread
 from offramp.experiments.figures import PALETTE, STYLE, shorter, svg
 
 Drawn = tuple[Figure, pd.DataFrame]
 ASIDE: dict[str, Any] = {"loc": "center left", "bbox_to_anchor": (1.01, 0.5), "frameon": False}
 SIZE = (11, 4.6)
+WIDE = 64  # characters of a label in a figure: a longer one would leave the axes no room
+LOOK = STYLE | {"text.parse_math": False}  # a label may hold $
 MARKS = "oD^v<>pPXh*"  # of policies that learn; those that do not are squares
 DASHES: tuple[Any, ...] = ("-", "-.", (0, (6, 1, 1, 1, 1, 1)))  # theirs too
 FEW = 5  # answers in a bin of one run, below which its accuracy says nothing
@@ -57,21 +59,23 @@ def head(axes: Axes, facet: Facet, all_: Collected, what: str, world: str | None
     cache = Path(json.loads(facet.frame.setting.iloc[0])["cache"]).name
     low, high = facet.seeds
     seeds = f"{low}" if low == high else f"{low} to {high}"
-    title = f"{cache}, world {world or all_.title(facet)}: {what}, n = {seeds} seeds"
+    title = f"{cache}, world {clipped(world or all_.title(facet), WIDE)}: {what}, n = {seeds} seeds"
     axes.set_title(title, loc="left", fontsize=9)
 
 
 def legend(
     axes: Axes, all_: Collected, shown: Mapping[str, str], title: str, *, lines: bool = True, marks: bool = True
 ) -> None:
-    """A legend at the side, policy -> text, whose entries are shown and hidden with their policies."""
+    """A legend at the side, policy -> what follows its name; entries are shown and hidden with their policies."""
     made = {p: look(all_, p) for p in shown}
     signs = [
         Line2D([], [], color=color, ls=dash if lines else "none", marker=mark if marks else "", ms=5)
         for _, color, dash, mark in made.values()
     ]
     small = 9 if len(shown) <= 14 else 7
-    drawn = axes.legend(signs, list(shown.values()), **ASIDE, title=title, fontsize=small)
+    drawn = axes.legend(
+        signs, [f"{clipped(p, WIDE)}{text}" for p, text in shown.items()], **ASIDE, title=title, fontsize=small
+    )
     for policy, text, handle in zip(shown, drawn.get_texts(), drawn.legend_handles, strict=True):
         mark([text, *([] if handle is None else [handle])], made[policy][0])
 
@@ -92,13 +96,15 @@ def moved(axes: Axes, facet: Facet) -> None:
             axes.axvline(at, color="#888", lw=0.6, alpha=0.6)
 
 
-def regret(facet: Facet, all_: Collected) -> Drawn:
-    """Cumulative dynamic pseudo-regret, mean and 95 % band over seeds."""
-    last = {p: float(runs.regret_total.mean()) for p, runs in facet.policies.items()}
+def regret(facet: Facet, all_: Collected) -> Drawn | None:
+    """Cumulative dynamic pseudo-regret, mean and 95 % band over seeds; None where no run knows it."""
+    last = {p: found["mean"] for p in facet.policies if (found := facet.means(p, "regret_total")) is not None}
+    if not last:
+        return None
     order = sorted(last, key=lambda p: last[p])
-    limit = 1.08 * max([last[p] for p in facet.learners] or list(last.values()))
+    limit = 1.08 * max([last[p] for p in facet.learners if p in last] or list(last.values()))
     behind = []
-    with plt.rc_context(STYLE):
+    with plt.rc_context(LOOK):
         figure, axes = plt.subplots(figsize=SIZE)
         for policy in order:
             rounds = np.asarray(facet.policies[policy]["rounds"].iloc[0])
@@ -116,9 +122,7 @@ def regret(facet: Facet, all_: Collected) -> Drawn:
         head(axes, facet, all_, "mean and 95 % band")
         moved(axes, facet)
         notes = {p: " (leaves the axes)" if last[p] > limit else "" for p in order}
-        legend(
-            axes, all_, {p: f"{p}: {last[p]:,.0f}{notes[p]}" for p in order}, "policy: regret at the end", marks=False
-        )
+        legend(axes, all_, {p: f": {last[p]:,.0f}{notes[p]}" for p in order}, "policy: regret at the end", marks=False)
     return figure, pd.concat(behind, ignore_index=True)
 
 
@@ -129,7 +133,7 @@ def recovery(facet: Facet, all_: Collected) -> Drawn | None:
     if not seen:
         return None
     behind = []
-    with plt.rc_context(STYLE):
+    with plt.rc_context(LOOK):
         figure, axes = plt.subplots(figsize=SIZE)
         middle = np.sqrt(np.maximum(offsets[:-1], 4.0) * offsets[1:])
         order = sorted(seen, key=lambda p: float(np.nanmean(seen[p])))
@@ -165,7 +169,7 @@ def recovery(facet: Facet, all_: Collected) -> Drawn | None:
         low = min(0.0, 1.08 * min(float(np.nanmin(mean)) for mean, _, _ in found.values()))
         axes.set_ylim(low, max(limit, 1.2 * facet.facts["recovered"]))
         out = {p: " (leaves the axes)" if np.nanmax(found[p][0]) > limit else "" for p in order}
-        legend(axes, all_, {p: p + out[p] for p in order}, "policy")
+        legend(axes, all_, out, "policy")
     return figure, pd.concat(behind, ignore_index=True)
 
 
@@ -175,7 +179,7 @@ def calibration(facet: Facet, all_: Collected) -> Drawn | None:
     if not error:
         return None
     behind = []
-    with plt.rc_context(STYLE):
+    with plt.rc_context(LOOK):
         figure, axes = plt.subplots(figsize=SIZE)
         axes.plot([0, 1], [0, 1], color="#333", lw=0.8, ls=":")
         order = sorted(error, key=lambda p: error[p])
@@ -205,7 +209,7 @@ def calibration(facet: Facet, all_: Collected) -> Drawn | None:
                 )
             )
         axes.set(xlim=(0, 1), ylim=(0, 1), xlabel="confidence of the answer", ylabel="share of right answers")
-        legend(axes, all_, {p: f"{p}: {error[p]:.3f}" for p in order}, "policy: calibration error")
+        legend(axes, all_, {p: f": {error[p]:.3f}" for p in order}, "policy: calibration error")
         head(axes, facet, all_, "mean and 95 % interval, dotted: accuracy = confidence")
     return figure, pd.concat(behind, ignore_index=True)
 
@@ -219,7 +223,7 @@ def front(facets: list[Facet], all_: Collected) -> Drawn:
             if cost is not None and right is not None:
                 points.setdefault(policy, []).append((facet, cost, right))
     behind = []
-    with plt.rc_context(STYLE):
+    with plt.rc_context(LOOK):
         figure, axes = plt.subplots(figsize=SIZE)
         for policy, found in points.items():
             number, color, dash, sign = look(all_, policy)
@@ -234,14 +238,14 @@ def front(facets: list[Facet], all_: Collected) -> Drawn:
                 )  # fmt: skip
                 mark([bar.lines[0], *bar.lines[1], *bar.lines[2]], number, facet.price)
                 row = {"cost": [cost["mean"]], "cost_half": [cost["half"]], "accuracy": [right["mean"]]}
-                n = len(facet.policies[policy])
+                n = min(cost["n"], right["n"])
                 behind.append(numbers(facet, all_, policy, **row, accuracy_half=[right["half"]], n=[n]))
         axes.set(xlabel="cost per image (cost units)", ylabel="accuracy (%)")
         axes.set_xlim(left=0.0)
-        means = {p: f"{p}: {c['mean']:.3f}, {100 * r['mean']:.1f} %" for p, [(_, c, r), *_] in points.items()}
+        means = {p: f": {c['mean']:.3f}, {100 * r['mean']:.1f} %" for p, [(_, c, r), *_] in points.items()}
         alone = all(len(found) == 1 for found in points.values())
         title = "policy: cost, accuracy" if alone else "policy"
-        legend(axes, all_, means if alone else {p: p for p in points}, title, lines=not alone)
+        legend(axes, all_, means if alone else dict.fromkeys(points, ""), title, lines=not alone)
         one = all_.title(facets[0]) if len(facets) == 1 else f"{facets[0].family}, {len(facets)} prices"
         head(axes, facets[0], all_, "mean and 95 % intervals, up and to the left is better", world=one)
     return figure, pd.concat(behind, ignore_index=True)
@@ -255,7 +259,7 @@ def choices(facet: Facet, all_: Collected, policy: str) -> Drawn:
     own = [float(level) for cut, level, _ in facts["arms"] if 0 < cut < exits]
     ladder = sorted(set(own))
     level = facet.curve(policy, "level_share").mean(axis=0).reshape(len(split), -1)
-    with plt.rc_context(STYLE | {"axes.grid": False}):
+    with plt.rc_context(LOOK | {"axes.grid": False}):
         figure, (top, middle, low) = plt.subplots(
             3, 1, figsize=(11, 6.2), sharex=True, gridspec_kw={"height_ratios": (3, 2, 1.1)}
         )
@@ -278,7 +282,7 @@ def choices(facet: Facet, all_: Collected, policy: str) -> Drawn:
                 transform=middle.transAxes,
             )  # fmt: skip
         figure.colorbar(mesh, cax=middle.inset_axes((1.02, 0.0, 0.015, 1.0)), label="share of rounds")
-        head(top, facet, all_, f"{policy}, mean")
+        head(top, facet, all_, f"{clipped(policy, WIDE)}, mean")
         _strip(low, facet)
     columns = {f"cut {c}": split[:, c] for c in used} | {f"threshold {x:g}": level[:, i] for i, x in enumerate(ladder)}
     return figure, numbers(

@@ -2,6 +2,7 @@
 
 import json
 import math
+import uuid
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -71,6 +72,9 @@ def significant(value: Any) -> Any:
 
 def write(path: Path, text: str) -> None:
     """Write a file: it is the old one or the whole new one, never a part."""
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(path)
+    partial = path.with_name(f"{path.name}.{uuid.uuid4().hex}.partial")  # two processes shall not share it
+    try:
+        partial.write_text(text, encoding="utf-8")
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)

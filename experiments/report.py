@@ -1,10 +1,10 @@
 """`offramp report DIR`: one self-contained HTML page about a comparison or a sweep, and its figures as files."""
 
 import argparse
+import hashlib
 import html
 import json
 import re
-import shutil
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -31,7 +31,8 @@ PAPER = (
     "prices the cloud computes for nothing."
 )
 TERMS = (
-    "± is the half-width of the 95 % interval over seeds (Student). Blue columns are differences to <b class=against>"
+    "± is the half-width of the 95 % interval over seeds (Student), n in a cell how many they are where some do not "
+    "know the number or were not played by both. Blue columns are differences to <b class=against>"
     "</b>, paired by seed. Cost is in the price list's own unit. Dynamic regret values each decision by its population "
     "mean under that round's condition and price, against the best arm of the table there; realised regret takes the "
     "same samples instead; the third is against the one arm that is best in hindsight. Recovery: mean rounds after a "
@@ -39,6 +40,7 @@ TERMS = (
     "change. Calibration error: mean distance between confidence and accuracy of the answers given, over ten bins. "
     "Policies whose name says oracle read cloud answers that were never requested."
 )
+LONG = 80  # bytes of a label in the name of a file, of which there may be two; file systems allow 255
 MANY, VERY_MANY = 6, 24  # facets from which on fewer choices are drawn, and none
 
 
@@ -57,13 +59,19 @@ class Page:
     def __init__(self, folder: Path, all_: Collected) -> None:
         self.folder, self.all = folder, all_
         self.parts: list[str] = []
+        self.names: set[str] = set()
 
     def add(self, *text: str) -> None:
         """Add text."""
         self.parts += text
 
     def figure(self, name: str, drawn: Figure, caption: str, behind: pd.DataFrame | None = None) -> None:
-        """Add a figure with its caption and the numbers behind it."""
+        """Add a figure with its caption and the numbers behind it; its name gets a number where it is taken."""
+        wanted, number = name, 1
+        while name.casefold() in self.names:  # of labels that differ in signs alone, or in what is a capital
+            number += 1
+            name = f"{wanted}-{number}"
+        self.names.add(name.casefold())
         text = drawings.slim(drawn, name)
         (self.folder / f"{name}.svg").write_text(text, encoding="utf-8")
         link = "" if behind is None else f" {download(behind, name)}"
@@ -80,8 +88,11 @@ class Page:
 
 
 def slug(text: str) -> str:
-    """A label as a name of files and ids."""
-    return re.sub(r"[^\w.]+", "-", text).strip("-")
+    """A label as a name of files and ids: what is long, or holds no letter, ends in a digest of the label."""
+    name, digest = re.sub(r"[^\w.]+", "-", text).strip("-"), hashlib.sha256(text.encode()).hexdigest()[:6]
+    if len(name.encode()) > LONG:
+        name = f"{name.encode()[:LONG].decode(errors='ignore')}-{digest}"
+    return name or digest
 
 
 def facet_name(facet: Facet, all_: Collected) -> str:
@@ -117,14 +128,15 @@ def section(page: Page, facet: Facet) -> None:
         f"sees each image's confidences first, {per_round['clairvoyant']:.4f}, a bound that nobody can reach.</p>",
         "<h3>Regret</h3>",
     )
-    page.figure(
-        f"{name}-regret",
-        *_shuffled(
-            drawings.regret(facet, all_),
-            f"Cumulative dynamic pseudo-regret; mean and 95 % band, {runs}. Dashed: policies that do not learn. "
-            "Thin vertical lines: distortion or link change.",
-        ),
-    )
+    if (drawn := drawings.regret(facet, all_)) is not None:
+        page.figure(
+            f"{name}-regret",
+            *_shuffled(
+                drawn,
+                f"Cumulative dynamic pseudo-regret; mean and 95 % band, {runs}. Dashed: policies that do not learn. "
+                "Thin vertical lines: distortion or link change.",
+            ),
+        )
     if (drawn := drawings.recovery(facet, all_)) is not None:
         changes = float(facet.frame.changes.mean())
         page.add("<h3>Recovery</h3>")
@@ -267,8 +279,9 @@ def write_report(folder: Path) -> Path:
     """
     all_ = Collected(folder)
     drawn = folder / "figures"
-    shutil.rmtree(drawn, ignore_errors=True)  # of an earlier page about other policies
-    drawn.mkdir()
+    drawn.mkdir(exist_ok=True)
+    for figure in drawn.glob("*.svg"):  # of an earlier page, about other policies
+        figure.unlink()
     page = Page(drawn, all_)
     title = "Offramp: a comparison" if all_.frame.key.nunique() == 1 else "Offramp: a sweep"
     page.add(

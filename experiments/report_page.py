@@ -14,7 +14,9 @@ p{max-width:60rem}pre{background:#f3f7fa;padding:1rem;font-size:.85rem;overflow:
 .scroll{overflow-x:auto}summary{cursor:pointer;color:#1b6ca8}.away{display:none}a{color:#1b6ca8}
 #filters{position:sticky;top:0;background:#fffffff2;border:1px solid #dde3e9;border-radius:.4rem;padding:.5rem .9rem;
 z-index:2;max-height:40vh;overflow:auto;font-size:.88rem}#filters div{margin:.15rem 0}
-#filters label{margin-right:.9rem;white-space:nowrap}
+#filters label{margin-right:.9rem;display:inline-block;max-width:100%}#baseline{max-width:24rem}
+h2,label,figcaption,.name{overflow-wrap:break-word}
+.name{display:inline-block;width:max-content;max-width:24rem;white-space:normal}
 #filters b{display:inline-block;min-width:5.5rem;margin-right:.5rem}
 #filters button{font:inherit;font-size:.8rem;margin-right:.6rem}.bad{color:#a4262c}
 @media print{#filters{display:none}}
@@ -28,22 +30,22 @@ SCRIPT = """
   const kinds = ["policy", "stream", "price", "setting"];
   const box = document.getElementById("filters");
   const base = document.getElementById("baseline");
-  const quantile = n => n < 2 ? NaN : n - 2 < facts.t95.length ? facts.t95[n - 2]
-    : 1.96 + (1.96 ** 3 + 1.96) / (4 * (n - 1));
+  const quantile = n => n < 2 ? NaN : facts.t95[n - 2];
   const interval = x => {
     const n = x.length, mean = x.reduce((a, b) => a + b, 0) / n;
     const square = x.reduce((a, b) => a + (b - mean) ** 2, 0);
     return [mean, n < 2 ? NaN : quantile(n) * Math.sqrt(square / (n - 1) / n)];
   };
-  const shown = (x, scale, digits) => {
+  const shown = (x, scale, digits, runs) => {
     const [mean, half] = interval(x);
     const spread = Number.isNaN(half) ? "" : ` <small>±${(half * scale).toFixed(digits)}</small>`;
-    return (mean * scale).toFixed(digits) + spread;
+    const fewer = x.length === runs ? "" : ` <small>n = ${x.length}</small>`;
+    return (mean * scale).toFixed(digits) + spread + fewer;
   };
   const differences = {
-    saved: [(a, b) => 1 - a.cost / b.cost, 100, 1],
-    change: [(a, b) => a.accuracy - b.accuracy, 100, 1],
-    regret_change: [(a, b) => a.regret - b.regret, 1, 0],
+    saved: ["cost", (a, b) => 1 - a / b, 100, 1],
+    change: ["accuracy", (a, b) => a - b, 100, 1],
+    regret_change: ["regret", (a, b) => a - b, 1, 0],
   };
   const chosen = kind => new Set([...box.querySelectorAll(`input[name=${kind}]`)]
     .filter(i => i.checked).map(i => i.value));
@@ -54,11 +56,13 @@ SCRIPT = """
       const facet = facts.facets[row.closest("[data-facet]").dataset.facet];
       row.classList.toggle("baseline", row.dataset.policy === baseline);
       const mine = facet[row.dataset.policy], theirs = facet[baseline];
-      for (const [name, [difference, scale, digits]] of Object.entries(differences)) {
+      for (const [name, [of, difference, scale, digits]] of Object.entries(differences)) {
         const cell = row.querySelector(`td[data-metric=${name}]`);
         if (!cell) continue;
-        const both = mine && theirs ? Object.keys(mine).filter(seed => seed in theirs) : [];
-        cell.innerHTML = both.length ? shown(both.map(s => difference(mine[s], theirs[s])), scale, digits) : "–";
+        const known = Object.keys(theirs && mine || {})
+          .filter(s => s in theirs && Number.isFinite(mine[s][of]) && Number.isFinite(theirs[s][of]))
+          .map(s => difference(mine[s][of], theirs[s][of])).filter(Number.isFinite);
+        cell.innerHTML = known.length ? shown(known, scale, digits, Object.keys(mine).length) : "–";
       }
     }
     for (const name of document.querySelectorAll(".against")) name.textContent = facts.policies[baseline];

@@ -10,7 +10,7 @@ from pathlib import Path
 import pandas as pd
 
 from offramp.experiments.collected import Collected, Facet
-from offramp.experiments.results import T95, WITHIN_METRIC
+from offramp.experiments.results import WITHIN_METRIC, t95
 from offramp.experiments.sweeps import dataset
 from offramp.experiments.sweeps.watch import STATUS, told
 
@@ -40,13 +40,14 @@ def columns(frame: pd.DataFrame) -> tuple[tuple[str, str, float, int], ...]:
     return tuple(c for c in COLUMNS if c[0] in PAIRED or (c[0] in frame and frame[c[0]].notna().any()))
 
 
-def cell(found: Mapping[str, float] | None, scale: float, digits: int) -> str:
-    """One number with its interval."""
+def cell(found: Mapping[str, float] | None, scale: float, digits: int, runs: int) -> str:
+    """One number with its interval, and of how many seeds where these are not all runs."""
     if found is None:
         return "–"
     mean, half = found["mean"] * scale, found["half"] * scale
     spread = "" if math.isnan(half) else f" <small>±{half:.{digits}f}</small>"
-    return f"{mean:.{digits}f}{spread}"
+    fewer = "" if found["n"] == runs else f" <small>n = {found['n']}</small>"
+    return f"{mean:.{digits}f}{spread}{fewer}"
 
 
 def numbers(facet: Facet, all_: Collected) -> str:
@@ -56,27 +57,23 @@ def numbers(facet: Facet, all_: Collected) -> str:
     head = "".join(f"<th{paired[name]}>{title}</th>" for name, title, *_ in shown)
     rows = []
     for policy in facet.policies:
-        against = facet.paired(policy, all_.baseline)
+        against, n = facet.paired(policy, all_.baseline), len(facet.policies[policy])
         cells = "".join(
             f'<td{paired[name]} data-metric="{name}">'
-            f"{cell(against.get(name) if name in PAIRED else facet.means(policy, name), scale, digits)}</td>"
+            f"{cell(against.get(name) if name in PAIRED else facet.means(policy, name), scale, digits, n)}</td>"
             for name, _, scale, digits in shown
         )
-        n = len(facet.policies[policy])
-        rows.append(f"{_row(all_, policy)}<td>{html.escape(policy)}</td><td>{n}</td>{cells}</tr>")
+        rows.append(f"{_row(all_, policy)}<td>{n}</td>{cells}</tr>")
     for policy, (status, why) in facet.lost.items():
         said = "not offered" if status == dataset.REFUSED else '<span class="bad">failed</span>'
         first = html.escape(str(why).splitlines()[0])
-        rows.append(
-            f"{_row(all_, policy)}<td>{html.escape(policy)}</td><td>–</td>"
-            f'<td class="wide" colspan="{len(shown)}">{said}: {first}</td></tr>'
-        )
+        rows.append(f'{_row(all_, policy)}<td>–</td><td class="wide" colspan="{len(shown)}">{said}: {first}</td></tr>')
     table = f"<table><tr><th>policy</th><th>n</th>{head}</tr>{''.join(rows)}</table>"
     return f'<div class="scroll" data-facet="{facet.number}">{table}</div>'
 
 
 def _row(all_: Collected, policy: str) -> str:
-    return f'<tr data-policy="{all_.policies.index(policy)}">'
+    return f'<tr data-policy="{all_.policies.index(policy)}"><td><span class="name">{html.escape(policy)}</span></td>'
 
 
 def download(frame: pd.DataFrame, name: str) -> str:
@@ -124,7 +121,7 @@ def script_facts(all_: Collected) -> str:
         "policies": {str(i): name for i, name in enumerate(all_.policies)},
         "baseline": str(all_.policies.index(all_.baseline)),
         "count": {kind: len(names) for kind, names in kinds.items()},
-        "t95": list(T95),
+        "t95": [t95(n) for n in range(2, max(facet.seeds[1] for facet in all_.facets) + 1)],
     }
     text = json.dumps(dataset.plain(facts), allow_nan=False).replace("<", "\\u003c")
     return f'<script type="application/json" id="facts">{text}</script>'
@@ -139,13 +136,10 @@ def told_of(folder: Path, all_: Collected) -> str:
     several = {"history": "histories", "policy": "policies"}
     said = ", ".join(f"{n:,} {what if n == 1 else several.get(what, what + 's')}" for what, n in counts.items())
     parts.append(f"<p>{said} (a history is one policy with one seed). {download(_metrics(all_), 'runs')}</p>")
-    status = folder / STATUS
-    if status.exists():
-        now = json.loads(status.read_text(encoding="utf-8"))
-        over = sum(now[what] for what in ("finished", "there", "refused", "failed"))
-        if now.get("running"):
-            left = told({**now, "seconds_left": math.nan if now["seconds_left"] is None else now["seconds_left"]})
-            parts.append(f"<p>The sweep goes on, or was broken off: {over} of {now['total']} jobs; {left}.</p>")
+    parts.append(_progress(folder / STATUS))
+    if all_.left_out:
+        rows = f"{all_.left_out:,} row{'s' * (all_.left_out > 1)}"
+        parts.append(f'<p class="bad">Left out: {rows} of runs that were played again by a newer version or cache.</p>')
     versions = all_.frame.source.nunique()
     if versions > 1:
         parts.append(f'<p class="bad">These runs come from {versions} versions of the package.</p>')
@@ -159,6 +153,23 @@ def told_of(folder: Path, all_: Collected) -> str:
         head = "<tr><th>policy</th><th>stream</th><th>price</th><th>error</th></tr>"
         parts.append(f'<h2 class="bad">Runs that failed</h2><table id="failed">{head}{rows}</table>')
     return "".join(parts)
+
+
+def _progress(path: Path) -> str:
+    if not path.exists():
+        return ""
+    try:
+        now = json.loads(path.read_text(encoding="utf-8"))
+        over = sum(now[what] for what in ("finished", "there", "refused", "failed"))
+        left = told({**now, "seconds_left": math.nan if now["seconds_left"] is None else now["seconds_left"]})
+        running, total = now["running"], "" if now["total"] is None else f" of {now['total']:d}"
+    except (ValueError, KeyError, TypeError, OverflowError) as error:  # the runs can be told without it
+        why = html.escape(f"{type(error).__name__}: {error}")
+        return (
+            f'<p class="bad">How far the sweep is cannot be told: {path.name} is not what a sweep writes ({why}).</p>'
+        )
+    said = "; ".join(text for text in (f"{over}{total} jobs", left) if text)
+    return f"<p>The sweep goes on, or was broken off: {said}.</p>" if running else ""
 
 
 def _metrics(all_: Collected) -> pd.DataFrame:

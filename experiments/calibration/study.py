@@ -58,9 +58,10 @@ def measure(cfg: DictConfig, done: Callable[[str], None]) -> tuple[dict[str, Any
     caches = calibrations(cache)
     last = list(caches)[-1]
     validation = whole.part("validation").calibrated(last)
+    name = title(cache, cfg.cache)
     found: dict[str, Any] = {
-        "name": title(cache, cfg.cache),
-        "network": str(cfg.cache),
+        "name": name,
+        "network": name,
         "draws": cfg.draws,
         "hashes": dict(cache.hashes),
         "target": cfg.target,
@@ -101,7 +102,7 @@ def measure(cfg: DictConfig, done: Callable[[str], None]) -> tuple[dict[str, Any
         f"edge {cfg.edge_gmacs:g}, cloud {cfg.cloud_gmacs:g} GMAC/s, {k} exits at the edge, n = {len(cache.label):,} "
         f"images; bands: 95 % over {cfg.rounds} shuffles into batches of 256"
     )
-    name, shown = found["name"], [(PRISTINE, "pristine"), (ROUTED, "pristine"), (ROUTED, "mixed stream")]
+    shown = [(PRISTINE, "pristine"), (ROUTED, "pristine"), (ROUTED, "mixed stream")]
     drawn = {
         "reliability": pictures.reliability_diagrams(name, caches, sorted({1, k, len(cache.exits)})),
         "levels": pictures.level_errors(name, found["levels"]),

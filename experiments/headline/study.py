@@ -25,7 +25,9 @@ from offramp.experiments.expert_branches.systems import (
     SYSTEMS,
     views,
 )
+from offramp.experiments.headline.images import CLAIMED_OF, COMPARED, MIXED, Played, apart
 from offramp.experiments.headline.playing import (
+    BEST,
     FIRST,
     ISPLITEE,
     OURS,
@@ -43,7 +45,7 @@ from offramp.experiments.headline.playing import (
     players,
     validation,
 )
-from offramp.experiments.headline.prices import AUTHORS, CLAIMED, PAPER, lists, paper, physical, places, units
+from offramp.experiments.headline.prices import AUTHORS, CLAIMED, PAPER, At, lists, paper, physical, places, units
 from offramp.experiments.results import interval
 
 DRAWN = (PRISTINE, PRISTINE_CALIBRATED, EXPERTS_RAW, EXPERTS, SUREST)
@@ -136,8 +138,7 @@ def streams(
     assert profile is not None
     prices, mus = paper(cfg, profile), [mu for mu in exchange_rates(cfg.fronts) if mu > 0.0]
     rows = []
-    named = {"mixed": mixed} | {k: Abrupt(segments=tuple((c, 1.0) for c in v)) for k, v in cfg.streams.items()}
-    for name, stream in named.items():
+    for name, stream in named(cfg, mixed).items():
         on = grounds(caches, stream, cfg)
         best = best_exit(held_out, stream)
         runs = table.play(players(cfg, on, prices, best))
@@ -155,6 +156,38 @@ def streams(
     return rows
 
 
+def named(cfg: DictConfig, mixed: Abrupt) -> dict[str, Abrupt]:
+    """Every stream by its name, that of the claims first."""
+    return {MIXED: mixed} | {k: Abrupt(segments=tuple((c, 1.0) for c in v)) for k, v in cfg.streams.items()}
+
+
+def plan(cfg: DictConfig, prices: dict[str, At], held_out: Caches, mixed: Abrupt) -> dict[str, Played]:
+    """What is played on parts of the images: the claims under their two price lists, other streams in paper units."""
+    both = {name: prices[name] for name in (PAPER, CLAIMED)}
+    made = {}
+    for name, stream in named(cfg, mixed).items():
+        who, at = (CLAIMED_OF, both) if name == MIXED else (COMPARED, {PAPER: both[PAPER]})
+        made[name] = Played(stream=stream, best=best_exit(held_out, stream), who=who, prices=at)
+    return made
+
+
+def over_images(found: dict[tuple[str, str], dict[str, Runs]]) -> Found:
+    """Claims and comparisons of runs that differ in their images as well."""
+
+    def beside(runs: dict[str, Runs]) -> Found:
+        return {other: against(runs[OURS], runs[other]) for other in (WHOLE, BEST, ISPLITEE)}
+
+    lists_ = [
+        {"prices": listed, "claims": claims(runs), "against": beside(runs)}
+        for (stream, listed), runs in found.items()
+        if stream == MIXED
+    ]
+    others = [
+        {"stream": stream, "against": beside(runs)} for (stream, listed), runs in found.items() if listed == PAPER
+    ]
+    return {"lists": lists_, "streams": others}
+
+
 def best_exit(held_out: Caches, stream: Abrupt) -> int:
     """The exit of the experts that is right most often on validation images of a stream, counted from 1."""
     return int(exits_over(held_out, stream, EXPERTS).argmax()) + 1
@@ -165,9 +198,9 @@ def total_runs(cfg: DictConfig) -> int:
     mus = len(exchange_rates(cfg.fronts))
     spots, others = len(places(cfg)), 1 + len(cfg.streams)
     drawn = (len(DRAWN) + len(ISPLITEE_IN)) * 4 * mus * cfg.fronts.seeds
-    return int(
-        drawn + cfg.seeds * len(PLAYERS) * (2 + spots + others) + others * (cfg.seeds + mus * cfg.choosing.seeds)
-    )
+    on_parts = cfg.seeds * (2 * len(CLAIMED_OF) + (others - 1) * len(COMPARED))
+    everybody = cfg.seeds * len(PLAYERS) * (2 + spots + others)
+    return int(drawn + everybody + on_parts + others * (cfg.seeds + mus * cfg.choosing.seeds))
 
 
 def study(cfg: DictConfig, console: Console) -> tuple[str, Found]:
@@ -215,6 +248,8 @@ def study(cfg: DictConfig, console: Console) -> tuple[str, Found]:
             )
         found["lists"].append({"prices": CLAIMED} | found["places"][0])
         found["streams"] = streams(cfg, caches, held_out, mixed, table, choosing)
+        images = apart(cfg, caches, plan(cfg, lists(cfg, profile), held_out, mixed), table)
+        found["over_images"] = over_images(images)
         found["fronts"] = fronts(caches, mixed, cfg, pool, tick)
     return title(cache, cfg.cache), dict(shortened(found))
 

@@ -21,6 +21,7 @@ WANTED = {
     SEND: "cheaper, at least as accurate",
     FIRST: "cheaper, at least as accurate",
 }
+COMPARED = (WHOLE, BEST, ISPLITEE)
 NAMES = {
     PAPER: "paper: network .3, offload .1",
     AUTHORS: "I-SplitEE's: .1 a layer, .5 an offload",
@@ -61,6 +62,47 @@ def shown(kept: Kept) -> str:
             about = "; ".join(sorted({listed(found["lists"][place]) for found in kept.values()}))
             rows.append([about, other, WANTED[other], *cells])
     return grid(["prices", "against", "wanted", *kept], rows, 3)
+
+
+def images(kept: Kept) -> str:
+    """The same claims, and two comparisons, where every seed has images of its own; of the caches that have it."""
+    having = {name: found["over_images"] for name, found in kept.items() if "over_images" in found}
+    if not having:
+        return "No cache of this record was played on parts of its images."
+    rows = []
+    for place, listed_ in enumerate((PAPER, CLAIMED)):
+        lists = {name: found["lists"][place] for name, found in having.items()}
+        about = "; ".join(sorted({listed(kept[name]["lists"][2 * place]) for name in having}))
+        for i, other in enumerate(WANTED):
+            rows.append([about, other, WANTED[other], *(verdict(one["claims"][i]) for one in lists.values())])
+        for other in (BEST, ISPLITEE):
+            rows.append([about, other, "", *(both(one["against"][other]) for one in lists.values())])
+        assert all(one["prices"] == listed_ for one in lists.values())
+    return grid(["prices", "against", "wanted", *having], rows, 3)
+
+
+def streams_over_images(kept: Kept) -> str:
+    """What is gained on every stream, where every seed has images of its own."""
+    having = {name: found["over_images"] for name, found in kept.items() if "over_images" in found}
+    if not having:
+        return "No cache of this record was played on parts of its images."
+    rows = [
+        [name, row["stream"], *(both(row["against"][other]) for other in COMPARED)]
+        for name, found in having.items()
+        for row in found["streams"]
+    ]
+    return grid(["cache", "stream", *(f"against {other}" for other in COMPARED)], rows, 2)
+
+
+def both(found: Found) -> str:
+    """Cost saved and points gained; bold where surely less accurate."""
+    text = f"{with_interval(found['saved'])} %, {with_interval(found['gained'])} points"
+    return f"**{text}**" if loses(found["gained"]) else text
+
+
+def loses(gained: dict[str, float]) -> bool:
+    """Does the whole interval of what is gained lie below 0?"""
+    return gained["mean"] + gained["half"] < 0.0
 
 
 def everybody(kept: Kept) -> str:
@@ -110,17 +152,11 @@ def streams(kept: Kept) -> str:
             who = row["players"]
             points = [number(who[k]["accuracy"]["mean"], 1, 100.0) for k in (PLAIN, WHOLE, BEST, OURS, ISPLITEE)]
             points[2] += f" ({row['best_exit']})"
-            whole, best = row["against"][WHOLE], row["against"][BEST]
-            gained = with_interval(whole["gained"])
-            gained = gained if whole["gained"]["mean"] >= 0.0 else f"**{gained}**"
-            picked = row["picked"]
-            at = f"{row['mu']:g}: {with_interval(picked['saved'])} %, {with_interval(picked['gained'])}"
-            rows.append([
-                name, row["stream"], *points, with_interval(whole["saved"]), gained,
-                f"{with_interval(best['saved'])} %, {with_interval(best['gained'])}", at,
-            ])  # fmt: skip
-    heads = ["cache", "stream", "plain, final", WHOLE, BEST, OURS, ISPLITEE, "saved %", "gained, points"]
-    return grid([*heads, "against the best exit", "mu chosen on validation images: saved, gained"], rows, 2)
+            others = [both(row["against"][other]) for other in COMPARED]
+            rows.append([name, row["stream"], *points, *others, f"{row['mu']:g}: {both(row['picked'])}"])
+    heads = ["cache", "stream", "plain, final", WHOLE, BEST, OURS, ISPLITEE]
+    heads += [f"against {other}" for other in COMPARED]
+    return grid([*heads, f"against {WHOLE}, mu chosen on validation images"], rows, 2)
 
 
 def makings(kept: Kept) -> str:
@@ -148,10 +184,12 @@ def image_stays(kept: Kept) -> str:
 
 SECTIONS: dict[str, Callable[[Kept], str]] = {
     "shown": shown,
+    "images": images,
     "exits": exits,
     "everybody": everybody,
     "places": places,
     "streams": streams,
+    "streams, other images": streams_over_images,
     "makings": makings,
     "image stays": image_stays,
 }

@@ -11,7 +11,7 @@ from matplotlib.lines import Line2D
 from offramp.experiments.figures import STYLE, plain, svg
 from offramp.experiments.joint_policy.sums import AT_THE_CUT, JOINT, best_of, totals, worlds_of
 from offramp.experiments.joint_policy.tables import recovered
-from offramp.experiments.results import T95, interval
+from offramp.experiments.results import interval, t95
 
 matplotlib.use("Agg")
 COLOURS = {"joint": "#d1495b", "published": "#1b6ca8", "aware": "#2e933c", "unaware": "#e0a000", "trivial": "#7f7f7f"}
@@ -139,7 +139,7 @@ def regret(name: str, found: Found) -> Figure:
 
 def _width(n: int) -> float:
     """Half-width of a 95 % interval of a mean over n runs, in standard deviations."""
-    return float((T95[n - 2] if n - 2 < len(T95) else 1.96) / np.sqrt(n))
+    return float(t95(n) / np.sqrt(n))
 
 
 def _shares(found: Found, key: str, at: Any) -> Any:

@@ -1,11 +1,16 @@
 """The page of one claim: hypothesis, command, result, picture, and a verdict that follows from checks."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from offramp.environments.reliability import Z
+
 Found = dict[str, Any]
 REPRODUCED, PARTLY, NOT = "reproduced", "partly reproduced", "not reproduced"
+HELD = {True: "yes", False: "**no**", None: "**cannot be told**"}
+Told = bool | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,14 +22,14 @@ class Check:
     what, wanted, found
         In words, with numbers.
     holds
-        Is it so here?
+        Is it so here?  None = the intervals cannot tell, which is not held.
 
     """
 
     what: str
     wanted: str
     found: str
-    holds: bool
+    holds: bool | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,7 +65,7 @@ class Page:
     @property
     def verdict(self) -> str:
         """Reproduced where every check holds, not where none does."""
-        held = sum(check.holds for check in self.checks)
+        held = sum(check.holds is True for check in self.checks)
         return REPRODUCED if held == len(self.checks) else PARTLY if held else NOT
 
     def markdown(self, claim: str) -> str:
@@ -83,9 +88,7 @@ class Page:
 def judged(checks: Sequence[Check]) -> str:
     """The checks as a table."""
     heads = "| what | wanted | found | holds |\n| --- | --- | --- | --- |\n"
-    return heads + "\n".join(
-        f"| {c.what} | {c.wanted} | {c.found} | {'yes' if c.holds else '**no**'} |" for c in checks
-    )
+    return heads + "\n".join(f"| {c.what} | {c.wanted} | {c.found} | {HELD[c.holds]} |" for c in checks)
 
 
 def pm(value: dict[str, float], digits: int = 1) -> str:
@@ -93,6 +96,38 @@ def pm(value: dict[str, float], digits: int = 1) -> str:
     return f"{value['mean']:.{digits}f} ±{value['half']:.{digits}f}"
 
 
-def surely_at_least(value: dict[str, float], limit: float) -> bool:
-    """Does the whole interval lie on or above a limit?"""
-    return value["mean"] - value["half"] >= limit
+def above(low: float, high: float, limit: float) -> Told:
+    """Does an interval lie on or above a limit as a whole?  False = below it as a whole, None = on both sides."""
+    return True if low >= limit else False if high < limit else None
+
+
+def at_least(value: dict[str, float], limit: float) -> Told:
+    """The same of a mean with its half-width."""
+    return above(value["mean"] - value["half"], value["mean"] + value["half"], limit)
+
+
+def at_most(value: dict[str, float], limit: float) -> Told:
+    """Does the whole interval lie on or below a limit?"""
+    return above(-value["mean"] - value["half"], value["half"] - value["mean"], -limit)
+
+
+def less(one: dict[str, float], other: dict[str, float]) -> dict[str, float]:
+    """One mean less another with the interval of independent ones: too wide where both are of the same images."""
+    return {"mean": one["mean"] - other["mean"], "half": math.hypot(one["half"], other["half"])}
+
+
+def share(value: float, n: float) -> dict[str, float]:
+    """A share of n with its normal 95 % interval."""
+    return {"mean": value, "half": Z * math.sqrt(value * (1.0 - value) / n)}
+
+
+def every(told: Iterable[Told]) -> Told:
+    """Do all hold?  False where one surely does not, None where that cannot be told."""
+    seen = set(told)
+    return False if False in seen else None if None in seen else True
+
+
+def tally(told: Sequence[Told]) -> str:
+    """How many hold, and of how many that cannot be told."""
+    open_ = sum(x is None for x in told)
+    return f"{sum(x is True for x in told)} of {len(told)}" + (f"; at {open_} it cannot be told" if open_ else "")

@@ -1,6 +1,7 @@
 """One Parquet data set in many parts: a run is one file, written whole, and a row of it is one policy with one seed."""
 
 import json
+import logging
 import time
 import uuid
 from collections.abc import Mapping, Sequence
@@ -17,12 +18,16 @@ from offramp.environments import blocks
 from offramp.experiments.closer import BINS, OFFSETS
 from offramp.experiments.playing import several
 from offramp.experiments.results import RECOVERED, Played, table
-from offramp.experiments.sweeps.keys import key, names, plain, resolved, source_digest
+from offramp.experiments.sweeps.contents import contents
+from offramp.experiments.sweeps.keys import cache_digest, digest_of, key, names, plain, resolved, source_digest
+from offramp.experiments.sweeps.versions import WHAT, newest
 
 FOLDER = "runs"
 FINISHED, FAILED, REFUSED = "finished", "failed", "refused"
 CURVES = ("regret", "cost", "correct", "agreement", "offloads")  # each a column NAME_sum
-TEXTS = ("key", "source", "status", "why", "policy", "policy_config", "stream", "stream_config")
+LOG = logging.getLogger(__name__)
+VERSIONS = ("source", "cache", "files")
+TEXTS = ("key", *VERSIONS, "status", "why", "policy", "policy_config", "stream", "stream_config")
 MORE_TEXTS = ("world", "world_config", "setting", "facts")
 METRICS = (
     "cost", "edge_cost", "offload_cost", "reward", "accuracy", "agreement", "offload_share", "audit_share",
@@ -49,7 +54,9 @@ SCHEMA = pa.schema(
 )
 EVEN = 64  # stretches of a run in which the choices are counted
 COLUMNS = """
-key, source: digest of configuration, package text and cache; digest of the text alone.
+key: digest of configuration, package text, cache, and files that the configuration names.
+source, cache, files: digest of the text alone; of the cache and of the files that stream, world and setting name; of
+those that the policy names (its own code as well), empty where none.
 status, why: finished, refused (the world does not offer what the policy plays) or failed, and the reason.
 policy, stream, world and their _config: name and configuration (JSON); setting: what else the run was given.
 facts: arms, conditions, links, the best arm under each, and what the stream did with the first seed (JSON).
@@ -77,6 +84,7 @@ def identity(cfg: DictConfig) -> dict[str, Any]:
 def named(cfg: DictConfig) -> list[dict[str, str]]:
     """Every policy in every world of a configuration, with what they were given."""
     called = names(cfg)
+    cache, rest = cache_digest(cfg.cache), {k: v for k, v in resolved(cfg).items() if k not in ("policy", "world")}
     policies = several(cfg.policy, "_target_", called["policy"][0])
     worlds = several(cfg.world, "prices", called["world"][0])
     return [
@@ -85,6 +93,8 @@ def named(cfg: DictConfig) -> list[dict[str, str]]:
             "policy_config": json.dumps(resolved(given), sort_keys=True),
             "world": world,
             "world_config": json.dumps(resolved(where), sort_keys=True),
+            "cache": digest_of({**contents([rest, resolved(where)]), "": cache}),
+            "files": digest_of(contents(resolved(given))),
         }
         for world, where in worlds.items()
         for policy, given in policies.items()
@@ -193,20 +203,52 @@ def write_part(folder: Path, made: Sequence[Mapping[str, Any]]) -> Path:
     status = {b"status": str(made[0]["status"] if len({r["status"] for r in made}) == 1 else FINISHED).encode()}
     found = pa.Table.from_pylist(listed, SCHEMA).replace_schema_metadata({**status, b"columns": COLUMNS.encode()})
     partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
-    pq.write_table(found, partial, compression="zstd")
-    partial.replace(path)
+    try:
+        pq.write_table(found, partial, compression="zstd", write_page_checksum=True)
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
     return path
 
 
+def load(path: Path) -> pa.Table:
+    """A part, all of it, its check sums looked at; columns that older parts lack are empty.
+
+    Raises
+    ------
+    ValueError
+        It is damaged, or none of ours.
+
+    """
+    try:
+        found = pq.read_table(path, page_checksum_verification=True)
+        for name in VERSIONS:
+            if name not in found.column_names:
+                empty = pa.repeat(pa.scalar("", pa.string()), len(found))
+                found = found.add_column(SCHEMA.get_field_index(name), name, empty)
+        return found.cast(SCHEMA).replace_schema_metadata(found.schema.metadata)
+    except (pa.ArrowException, ValueError, OSError, KeyError) as error:
+        raise ValueError(f"{path} cannot be read ({error}), allowed is what a run wrote; move it away") from error
+
+
 def state(path: Path) -> str | None:
-    """What a part says of its run; None where there is none."""
+    """What a part says of its run; None where there is none, or none that can be read."""
     if not path.exists():
         return None
-    return (pq.read_schema(path).metadata or {}).get(b"status", b"").decode()
+    try:
+        return str((load(path).schema.metadata or {}).get(b"status", b"").decode())
+    except ValueError as error:
+        LOG.warning("it counts as not there: %s", error)
+        return None
 
 
 def read(folder: Path) -> pd.DataFrame:
-    """All rows of a data set; of a run that is there in several versions the last.
+    """All rows of a data set; of a run that is there in several versions the newest.
+
+    Returns
+    -------
+    DataFrame
+        `attrs["left_out"]`: how many rows are not in it because they are of older versions, see `versions.newest`.
 
     Raises
     ------
@@ -217,17 +259,13 @@ def read(folder: Path) -> pd.DataFrame:
     paths = sorted((folder / FOLDER).glob("[!.]*.parquet"))
     if not paths:
         raise ValueError(f"{folder} holds no runs, allowed is the folder of a sweep or of a comparison")
-    found = []
-    for path in paths:
-        try:
-            found.append(pq.read_table(path).cast(SCHEMA))
-        except (ValueError, pa.ArrowInvalid, KeyError) as error:
-            raise ValueError(f"{path} cannot be read ({error}), allowed is what a run wrote; move it away") from error
-    frame = pa.concat_tables(found).to_pandas()
-    what = ["policy", "policy_config", "stream", "stream_config", "world", "world_config", "setting"]
-    last = frame.sort_values("written", kind="stable")
-    done = last[last.status != FAILED].drop_duplicates([*what, "seed"], keep="last")
-    lost = last[last.status == FAILED].merge(done[what].drop_duplicates(), on=what, how="left", indicator=True)
-    lost = lost[lost.pop("_merge") == "left_only"].drop_duplicates(what, keep="last")
+    everything = pa.concat_tables([load(path) for path in paths]).to_pandas()
+    frame = newest(everything)
+    done = frame[frame.status != FAILED].drop_duplicates([*WHAT, "seed"], keep="last")
+    lost = frame[frame.status == FAILED].merge(done[WHAT].drop_duplicates(), on=WHAT, how="left", indicator=True)
+    lost = lost[lost.pop("_merge") == "left_only"].drop_duplicates(WHAT, keep="last")
     both = pd.concat([done, lost], ignore_index=True) if len(lost) else done.reset_index(drop=True)
+    both.attrs["left_out"] = len(everything) - len(frame)
+    if both.attrs["left_out"]:
+        LOG.warning("%s: %d rows of older versions are left out", folder, both.attrs["left_out"])
     return both

@@ -39,7 +39,7 @@ def job(cfg: DictConfig) -> float:
     Raises
     ------
     ValueError
-        The configuration means nothing; the objective is no metric.
+        The configuration means nothing; the objective is no metric; a file that is read changed meanwhile.
 
     """
     if cfg.objective not in dataset.METRICS:
@@ -50,7 +50,10 @@ def job(cfg: DictConfig) -> float:
     status = THERE if dataset.state(path) in (dataset.FINISHED, dataset.REFUSED) else dataset.FINISHED
     if status != THERE:
         played = play_all(cfg, Silent())
-        path = dataset.write_part(Path(hydra.sweep.dir), dataset.rows(cfg, played, time.perf_counter() - begun))
+        made = dataset.rows(cfg, played, time.perf_counter() - begun)
+        if made[0]["key"] != name:
+            raise ValueError("a file that this run reads changed while it was played; start the sweep again")
+        path = dataset.write_part(Path(hydra.sweep.dir), made)
         status = str(dataset.state(path))
     seconds = time.perf_counter() - begun
     note(Path(hydra.runtime.output_dir), status, seconds, key=name)
@@ -66,9 +69,16 @@ def objective(path: Path, metric: str) -> float:
 
 
 def record_failure(cfg: DictConfig, folder: Path, output: Path, why: str, seconds: float = math.nan) -> None:
-    """Keep what made a run fail, as a part of the data set and as a note."""
+    """Keep what made a run fail: as a note and, unless its result was written before, as a part of the data set."""
     try:
-        dataset.write_part(folder, dataset.failure(cfg, why, seconds))
+        made = dataset.failure(cfg, why, seconds)
+        if dataset.state(dataset.part(folder, made[0]["key"])) in (dataset.FINISHED, dataset.REFUSED):
+            LOG.warning("it failed when its result was there: the result stays")
+        else:
+            dataset.write_part(folder, made)
     except (ValueError, OSError) as error:  # what does not resolve, or names no cache, has no key: the note must do
         LOG.warning("not in the data set: %s", error)
-    note(output, dataset.FAILED, seconds, why=why)
+    try:
+        note(output, dataset.FAILED, seconds, why=why)
+    except OSError as error:  # raised further it would end the sweep
+        LOG.warning("no note of it: %s", error)

@@ -1,8 +1,9 @@
-"""Names a run by what its result depends on: its configuration, the text of this package, and its cache."""
+"""Names a run by what its result depends on: configuration, text of this package, cache, and files that it names."""
 
 import hashlib
 import json
 import math
+from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -14,26 +15,28 @@ import offramp.environments
 from offramp.environments.cache import HERE
 from offramp.experiments.earlier import open_cache
 from offramp.experiments.playing import choice, several
+from offramp.experiments.sweeps.contents import contents, file_digest
+from offramp.experiments.sweeps.versions import canonical
 
 EXPERIMENTS = Path(__file__).parents[1]
 SOURCES = (
     *(Path(package.__file__).parent for package in (offramp.bandits, offramp.environments) if package.__file__),
     *(EXPERIMENTS / name for name in ("playing.py", "results.py", "closer.py", "sweeps/dataset.py")),
 )
+KINDS = ("*.py", "*.json")  # code, and the recordings and profiles that lie beside it
 WITHOUT = ("folder", "sweep", "threads", "objective", "allow_failures")  # what changes no result
 
 
 @lru_cache(maxsize=1)
 def source_digest() -> str:
-    """Digest of all Python text that a result depends on."""
+    """Digest of all text of this package that a result depends on."""
     digest = hashlib.sha256()
     for root in SOURCES:
-        for path in sorted(root.rglob("*.py")) if root.is_dir() else [root]:
+        for path in sorted(p for kind in KINDS for p in root.rglob(kind)) if root.is_dir() else [root]:
             digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
     return digest.hexdigest()[:12]
 
 
-@lru_cache(maxsize=16)
 def cache_digest(name: str) -> str:
     """Digest of the file of a cache.
 
@@ -46,8 +49,12 @@ def cache_digest(name: str) -> str:
     path = Path(name) if name.endswith(".safetensors") else HERE / f"{name}.safetensors"
     if not path.is_file():
         open_cache(name)  # says what there is
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()[:12]
+    return file_digest(path)
+
+
+def digest_of(found: Mapping[str, str]) -> str:
+    """One digest for several; empty for none."""
+    return hashlib.sha256(json.dumps(found, sort_keys=True).encode()).hexdigest()[:12] if found else ""
 
 
 def plain(value: Any) -> Any:
@@ -76,7 +83,7 @@ def names(cfg: DictConfig) -> dict[str, list[str]]:
 
 
 def key(cfg: DictConfig) -> str:
-    """Name of a run's part of the data set.
+    """Name of a run's part of the data set; a whole number means the same with and without a point.
 
     Raises
     ------
@@ -84,9 +91,11 @@ def key(cfg: DictConfig) -> str:
         There is no such cache.
 
     """
+    found = resolved(cfg)
     parts = [
-        json.dumps({**resolved(cfg), "names": names(cfg)}, sort_keys=True),
+        json.dumps(canonical({**found, "names": names(cfg)}), sort_keys=True),
         source_digest(),
         cache_digest(cfg.cache),
+        json.dumps(contents(found)),
     ]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:20]

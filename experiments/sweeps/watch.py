@@ -4,6 +4,7 @@ import contextlib
 import json
 import logging
 import math
+import os
 import sys
 import threading
 import time
@@ -21,6 +22,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from offramp.experiments.earlier import write
+from offramp.experiments.sweeps.claim import claim
 from offramp.experiments.sweeps.dataset import FAILED, REFUSED
 from offramp.experiments.sweeps.job import DONE, THERE, record_failure
 from offramp.experiments.sweeps.keys import plain
@@ -104,7 +106,10 @@ class Line(threading.Thread):
         self.over.set()
         self.join()
         now = self.look()
-        write(self.folder / STATUS, json.dumps(plain({**now, "running": False})))
+        try:
+            write(self.folder / STATUS, json.dumps(plain({**now, "running": False})))
+        except OSError as error:  # raised further it would hide how the sweep ended
+            LOG.warning("%s cannot be written: %s", self.folder / STATUS, error)
         return now
 
 
@@ -122,19 +127,25 @@ class Watch(Callback):
 
     def __init__(self) -> None:
         self.line: Line | None = None
+        self.lock: int | None = None
         self.begun = time.perf_counter()
 
     def __getstate__(self) -> dict[str, Any]:
-        """Travel to other machines without the line."""
-        return {"line": None, "begun": self.begun}
+        """Travel to other machines without the line and the claim on the folder."""
+        return {"line": None, "lock": None, "begun": self.begun}
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """Begin the line."""
+        """Claim the folder, and begin the line."""
         folder = Path(config.hydra.sweep.dir)
-        folder.mkdir(parents=True, exist_ok=True)
-        for path in folder.glob(f"jobs/*/{DONE}"):
-            path.unlink(missing_ok=True)  # of a sweep before this one
-        self.line = Line(folder, total(config))
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            self.lock = claim(folder)
+            for path in folder.glob(f"jobs/*/{DONE}"):
+                if path.is_file():
+                    path.unlink()  # of a sweep before this one
+            self.line = Line(folder, total(config))
+        except (ValueError, OSError) as error:  # Hydra makes a mere warning of what a callback raises
+            sys.exit(f"offramp compare: {error}")
         self.line.start()
 
     def on_job_start(self, config: DictConfig, **kwargs: Any) -> None:
@@ -159,12 +170,16 @@ class Watch(Callback):
         if self.line is None:
             return
         now, folder = self.line.end(), self.line.folder
-        known = len(self.line.notes)
+        if self.lock is not None:
+            os.close(self.lock)
+        known, jobs = len(self.line.notes), now["total"] or 0
         refused = f"{now['refused']} were not offered, " if now["refused"] else ""
         counts = f"{now['finished']} runs finished, {now['there']} were there, {refused}{now['failed']} failed"
         print(f"{counts}; {folder.resolve()}")
         for name, note in sorted(self.line.notes.items()):
             if note["status"] == FAILED:
                 print(f"  job {name}: {note['why'].splitlines()[0][:300]}")
-        if (now["failed"] or (now["total"] or 0) > known) and not config.allow_failures:
+        if jobs > known:
+            print(f"  {jobs - known} of {jobs} jobs left no word; their logs lie in {folder / 'jobs'}")
+        if (now["failed"] or jobs > known) and not config.allow_failures:
             sys.exit(1)

@@ -155,6 +155,13 @@ def test_quick_run_writes_everything(written):
         assert len(front["cost"]) == len(front["settings"])
         assert "1" in front["settings"]
     assert tables.said(found).count("\n") == 7
+    kept = {"mobilenet_v2_cifar10": found, "mobilenet_v2_cifar10_seed1": {}}  # which was never played on parts
+    lines = tables.images(kept).splitlines()
+    assert lines[0] == "| prices | against | wanted | mobilenet_v2_cifar10 |"
+    assert [line.split(" | ")[1] for line in lines[2:]] == 2 * [WHOLE, PLAIN, SEND, FIRST, BEST, "I-SplitEE"]
+    assert found["over_images"]["lists"][0]["claims"][0]["gained"] != found["lists"][0]["claims"][0]["gained"]
+    assert [row["stream"] for row in found["over_images"]["streams"]] == ["mixed", "pristine"]
+    assert tables.streams_over_images(kept).count("\n") == 3
 
 
 def test_the_committed_page_is_made_of_the_committed_record():

@@ -13,7 +13,7 @@ from offramp.environments import World
 from offramp.environments.offloading import LINKS, answers, latency
 from offramp.environments.regret import outcomes
 from offramp.experiments import papers as study
-from offramp.experiments.papers import adaee, page, playing, splitee, studies
+from offramp.experiments.papers import adaee, calibration, experts, page, playing, splitee, studies
 
 HERE = Path(study.__file__).parent
 
@@ -36,7 +36,13 @@ def a_page(*held):
 
 @pytest.mark.parametrize(
     ("held", "verdict"),
-    [((True, True), page.REPRODUCED), ((True, False), page.PARTLY), ((False, False), page.NOT)],
+    [
+        ((True, True), page.REPRODUCED),
+        ((True, None), page.PARTLY),
+        ((None, None), page.NOT),
+        ((True, False), page.PARTLY),
+        ((False, False), page.NOT),
+    ],
 )
 def test_the_verdict_follows_from_the_checks(held, verdict):
     made = a_page(*held)
@@ -44,8 +50,37 @@ def test_the_verdict_follows_from_the_checks(held, verdict):
     text = made.markdown("adaee")
     assert f"## Verdict: {verdict}" in text
     assert text.count("**no**") == held.count(False)
+    assert text.count("**cannot be told**") == held.count(None)
     assert "offramp papers claim=adaee" in text
     assert "![p](p.svg)" in text
+
+
+@pytest.mark.parametrize(("mean", "half", "most"), [(-3, 2, True), (26, 30, None), (-26, 30, None), (3, 2, False)])
+def test_a_check_holds_where_the_whole_interval_does(mean, half, most):
+    value = {"mean": mean, "half": half}
+    assert page.at_most(value, 0.0) is most
+    assert page.at_least({"mean": -mean, "half": half}, 0.0) is most
+    found = json.loads((HERE / "adaee" / "result.json").read_text(encoding="utf-8"))
+    list(found["change"]["widths"].values())[1]["lost"] = value  # a fresh start is better by so much, with a tenth
+    assert adaee.page(found).checks[-1].holds is most
+
+
+def test_a_change_of_nothing_is_no_change():
+    """As many offloads as before are neither fewer nor more; half a point of 10,000 images cannot be told."""
+    found = json.loads((HERE / "experts" / "result.json").read_text(encoding="utf-8"))
+    for row in found["levels"]:
+        row["edge_share"] = 0.5
+    more, _, _, agree = experts.page(found).checks
+    assert agree.holds is None
+    assert agree.found.startswith("0 of 10; at 10 ")
+    assert more.holds is None
+    assert more.found == "9 of 10; at 1 it cannot be told"
+
+
+def test_a_number_moves_beyond_both_intervals():
+    low, high = (0.2, 0.1, 0.3), (0.5, 0.4, 0.6)
+    assert [calibration.moved(low, high, way) for way in (+1, -1)] == [True, False]
+    assert [calibration.moved(low, (0.5, 0.25, 0.6), way) for way in (+1, -1)] == [None, None]
 
 
 def test_savings_are_paired_by_seed():
@@ -102,13 +137,15 @@ def test_splitees_cost_curve_by_hand():
             "condition": "c",
             "threshold": 0.7,
             "offload": o,
-            "policies": {splitee.MINE: {"cost": {"mean": 1.0 + 0.3 * o}}},
+            "policies": {splitee.MINE: {"cost": {"mean": 1.0 + 0.3 * o, "half": 0.1}}},
         }
         for o in (2.0, 1.0, 3.0)
     ]
     assert [r["offload"] for r in splitee.of(rows, "c", 0.7)] == [1.0, 2.0, 3.0]
     assert splitee.cost_slope(rows, "c", 0.7) == pytest.approx(0.3)
-    assert splitee.costs_rise(rows, "c", 0.7)
+    assert splitee.costs_rise(rows, "c", 0.7) is True
+    rows[0]["policies"][splitee.MINE]["cost"]["half"] = 0.3
+    assert splitee.costs_rise(rows, "c", 0.7) is None
 
 
 def test_latency_against_one_image_at_a_time(embedded):

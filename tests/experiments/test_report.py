@@ -145,7 +145,7 @@ def test_differences_are_paired_over_the_seeds_that_both_played(folder, page):
     assert all_.baseline == "final_exit"
     facet = next(f for f in all_.facets if all_.title(f) == "default · prices.mu=2, stream abrupt")
     ours, base = (facet.policies[p].set_index("seed") for p in ("ucb1", "final_exit"))
-    saved = interval([1.0 - ours.cost[s] / base.cost[s] for s in (0, 1, 2)])
+    saved = interval([1.0 - ours.cost[s] / base.cost[s] for s in (0, 1, 2)]) | {"n": 3}
     assert facet.paired("ucb1", "final_exit")["saved"] == pytest.approx(saved)
     cell = f"{100 * saved['mean']:.1f} <small>±{100 * saved['half']:.1f}</small>"
     assert f'data-metric="saved">{cell}</td>' in page

@@ -137,10 +137,12 @@ def test_the_last_version_of_a_run_counts(tmp_path):
     with open_dict(cfg):
         cfg.seeds = 3
     more = dataset.rows(cfg, play_all(cfg, Silent()), 0.1)
-    dataset.write_part(tmp_path, more)
+    dataset.write_part(tmp_path, [{**row, "written": row["written"] + 2.0} for row in more])
     assert sorted(dataset.read(tmp_path).seed) == [0, 1, 2]
-    dataset.write_part(tmp_path, dataset.failure(cfg, "later it failed", 0.0))
+    lost = dataset.failure(cfg, "later it failed", 0.0)
+    dataset.write_part(tmp_path, [{**row, "key": "lost", "written": row["written"] + 3.0} for row in lost])
     frame = dataset.read(tmp_path)
+    assert sorted(frame.seed) == [0, 1, 2]
     assert set(frame.status) == {dataset.FINISHED}, "a result stands, though the same run failed later"
 
 

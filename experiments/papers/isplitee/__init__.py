@@ -13,7 +13,7 @@ from offramp.environments import World
 from offramp.experiments.earlier import open_cache, title
 from offramp.experiments.figures import STYLE, svg
 from offramp.experiments.markdown import grid
-from offramp.experiments.papers.page import Check, Found, Page, pm, surely_at_least
+from offramp.experiments.papers.page import Check, Found, Page, at_least, pm
 from offramp.experiments.papers.playing import beside, means, traces, under
 from offramp.experiments.results import interval
 
@@ -73,41 +73,40 @@ def page(found: Found) -> Page:
     mine = [(r["condition"], r["policies"][MINE]) for r in at]
     least = min(mine, key=lambda m: m[1]["saved"]["mean"] - m[1]["saved"]["half"])
     worst = min(mine, key=lambda m: m[1]["gained"]["mean"] - m[1]["gained"]["half"])
-    within = sum(surely_at_least(m["gained"], -LOST) for _, m in mine)
-    mean_saved = float(np.mean([m["saved"]["mean"] for _, m in mine]))
-    mean_gained = float(np.mean([m["gained"]["mean"] for _, m in mine]))
+    within = sum(at_least(m["gained"], -LOST) is True for _, m in mine)
+    mean_saved, mean_gained = (together([m[key] for _, m in mine]) for key in ("saved", "gained"))
     dear = [(r["offload"], r["condition"], r["policies"][MINE]) for r in found["rows"]]
     every = min(dear, key=lambda m: m[2]["saved"]["mean"] - m[2]["saved"]["half"])
     checks = [
         Check(
             what="cost saved, mean over the distortions",
             wanted=f"≥ {SAVED:.0f} %",
-            found=f"{mean_saved:.1f} %",
-            holds=mean_saved >= SAVED,
+            found=f"{pm(mean_saved)} %",
+            holds=at_least(mean_saved, SAVED),
         ),
         Check(
             what="accuracy against the final exit, mean over the distortions",
             wanted=f"≥ −{LOST:.0f} points",
-            found=f"{mean_gained:.1f} points",
-            holds=mean_gained >= -LOST,
+            found=f"{pm(mean_gained)} points",
+            holds=at_least(mean_gained, -LOST),
         ),
         Check(
             what="cost saved, least over the distortions",
             wanted=f"≥ {SAVED:.0f} %",
             found=f"{pm(least[1]['saved'])} % ({least[0]})",
-            holds=surely_at_least(least[1]["saved"], SAVED),
+            holds=at_least(least[1]["saved"], SAVED),
         ),
         Check(
             what="accuracy against the final exit, least over the distortions",
             wanted=f"≥ −{LOST:.0f} points",
             found=f"{pm(worst[1]['gained'])} points ({worst[0]}); within on {within} of {len(mine)}",
-            holds=surely_at_least(worst[1]["gained"], -LOST),
+            holds=at_least(worst[1]["gained"], -LOST),
         ),
         Check(
             what="cost saved, least over the distortions and the prices of an offload",
             wanted=f"≥ {SAVED:.0f} %",
             found=f"{pm(every[2]['saved'])} % (o = {every[0]:g}, {every[1]})",
-            holds=surely_at_least(every[2]["saved"], SAVED),
+            holds=at_least(every[2]["saved"], SAVED),
         ),
     ]
     trivial = {who: float(np.mean([r["policies"][who]["saved"]["mean"] for r in at])) for who in (FIRST, SEND)}
@@ -142,6 +141,11 @@ def page(found: Found) -> Page:
             "run over the whole history), so that what it saves is what a walk over the splits saves.",
         ],
     )
+
+
+def together(values: list[dict[str, float]]) -> dict[str, float]:
+    """The mean of several means; its half-width is at most the mean of theirs, whatever they have in common."""
+    return {key: float(np.mean([v[key] for v in values])) for key in ("mean", "half")}
 
 
 def by_level(rows: list[Found]) -> str:
