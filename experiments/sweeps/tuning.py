@@ -13,10 +13,15 @@ from typing import Any
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep
 from hydra.core.plugins import Plugins
+from hydra.errors import CompactHydraException
 from hydra.plugins.launcher import Launcher
 from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
+
+from offramp.experiments.earlier import write
+from offramp.experiments.refusals import whole_numbers
+from offramp.experiments.sweeps.purpose import ATTRIBUTE, hold, purpose
 
 LOG = logging.getLogger(__name__)
 JOURNAL = "tuning.log"
@@ -52,6 +57,11 @@ def space(override: Override) -> Any:
     raise ValueError(f"{key} has no values to choose from, allowed are interval, range, choice and lists")
 
 
+def first(given: Any) -> Any:
+    """One value of a distribution: its lower bound, or what is named first."""
+    return given.choices[0] if hasattr(given, "choices") else given.low
+
+
 def journal(folder: Path) -> Any:
     """Where a search keeps its trials: one file, which may lie on a shared file system."""
     from optuna.storages import JournalStorage
@@ -76,12 +86,14 @@ def trials_left(folder: Path, study: str, wanted: int) -> int:
 class OptunaSweeper(Sweeper):
     """Tunes by the number that each job returns; an interrupted search goes on where it was.
 
+    The study keeps what it was made for (`purpose`), and is not gone on with for anything else.
+
     Parameters
     ----------
     n_trials
-        How many runs there shall be in all.
+        How many runs there shall be in all, 1 or more.
     n_jobs
-        How many are launched at once.
+        How many are launched at once, 1 or more.
     direction
         minimize or maximize.
     sampler
@@ -114,26 +126,52 @@ class OptunaSweeper(Sweeper):
         )
 
     def sweep(self, arguments: list[str]) -> None:
-        """Ask, launch, tell, until there are enough trials."""
-        import optuna
-        from optuna.trial import TrialState
+        """Ask, launch, tell, until there are enough trials.
 
-        assert self.launcher is not None
+        Raises
+        ------
+        CompactHydraException
+            What is asked for means nothing, or the study in this folder was made for something else.
+
+        """
+        try:
+            study, spaces, fixed = self.begin(arguments)
+        except (ValueError, OSError) as error:
+            raise CompactHydraException(str(error)) from error  # which Hydra prints without a traceback
+        self.go_on(study, spaces, fixed)
+
+    def begin(self, arguments: list[str]) -> tuple[Any, dict[str, Any], list[str]]:
+        """Check what is asked for; returns the study, what is tuned, and what all jobs have in common."""
+        import optuna
+
+        whole_numbers(self.config, {"hydra.sweeper.n_trials": 1, "hydra.sweeper.n_jobs": 1})
         parsed = OverridesParser.create(config_loader=self.hydra_context.config_loader).parse_overrides(arguments)
         spaces = {o.get_key_element(): space(o) for o in parsed if o.is_sweep_override()}
         fixed = [f"{o.get_key_element()}={o.get_value_element_as_str()}" for o in parsed if not o.is_sweep_override()]
         if not spaces:
             raise ValueError("nothing is left to tune, allowed is at least one key with an interval, a range or a list")
+        job = [*fixed, *(f"{key}={first(given)}" for key, given in spaces.items())]
+        asked = purpose(self.hydra_context.config_loader.load_sweep_config(self.config, job), spaces, self.direction)
         folder = Path(self.config.hydra.sweep.dir)
         folder.mkdir(parents=True, exist_ok=True)
-        OmegaConf.save(self.config, folder / "multirun.yaml")
         optuna.logging.set_verbosity(optuna.logging.WARNING)
-        study = optuna.create_study(
-            study_name=self.study,
-            storage=journal(folder),
-            direction=self.direction,
-            load_if_exists=True,
-        )
+        kept = journal(folder)
+        try:
+            study = optuna.load_study(study_name=self.study, storage=kept)
+        except KeyError:
+            study = optuna.create_study(
+                study_name=self.study, storage=kept, direction=self.direction, load_if_exists=True
+            )
+        hold(study, asked)
+        OmegaConf.save(self.config, folder / "multirun.yaml")
+        return study, spaces, fixed
+
+    def go_on(self, study: Any, spaces: dict[str, Any], fixed: list[str]) -> None:
+        """Play what is missing."""
+        import optuna
+        from optuna.trial import TrialState
+
+        assert self.launcher is not None
         for trial in study.get_trials(states=(TrialState.RUNNING,)):
             study.tell(trial.number, state=TrialState.FAIL)  # of a search that was broken off
         done = len(study.get_trials(states=(TrialState.COMPLETE,)))
@@ -149,9 +187,9 @@ class OptunaSweeper(Sweeper):
                 failed = math.isnan(value)
                 study.tell(trial, None if failed else value, TrialState.FAIL if failed else None)
             done, number = done + len(trials), number + len(trials)
-        self.say(study, folder)
+        self.say(study)
 
-    def say(self, study: Any, folder: Path) -> None:
+    def say(self, study: Any) -> None:
         """Print the best trial and keep it."""
         import optuna
 
@@ -159,7 +197,9 @@ class OptunaSweeper(Sweeper):
         if not known:
             LOG.warning("no trial came to an end")
             return
-        best = {"number": study.best_trial.number, "value": study.best_value, "params": study.best_params}
-        OmegaConf.save(OmegaConf.create(best), folder / "best.yaml")
+        asked = study.user_attrs[ATTRIBUTE]
+        best = {"study": study.study_name, "objective": asked["objective"], "direction": asked["direction"]}
+        best |= {"number": study.best_trial.number, "value": study.best_value, "params": study.best_params}
+        write(Path(self.config.hydra.sweep.dir) / "best.yaml", OmegaConf.to_yaml(OmegaConf.create(best)))
         found: Sequence[str] = [f"{k}={v}" for k, v in study.best_params.items()]
         LOG.info("best of %d: %s at %s", len(known), study.best_value, " ".join(found))

@@ -1,17 +1,32 @@
 """Sweeps that others launch or choose: Slurm's launcher on this machine, and Optuna."""
 
+import re
 import subprocess
 import sys
 
+import optuna
 import pytest
 import yaml
+from hydra import compose, initialize_config_module
+from hydra._internal.callbacks import Callbacks
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.plugins import Plugins
+from hydra.errors import CompactHydraException
+from hydra.types import HydraContext, RunMode
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
 from offramp.experiments.sweeps import dataset
+from offramp.experiments.sweeps.plugins import register
+from offramp.experiments.sweeps.purpose import ATTRIBUTE, hold, purpose
 from offramp.experiments.sweeps.tuning import space
 
 COMMAND = [sys.executable, "-m", "offramp.experiments.cli", "compare", "-m", "threads=1", "seeds=2", "horizon=300"]
+
+
+def config(*overrides):
+    with initialize_config_module("offramp.conf", version_base="1.3"):
+        return compose("compare", overrides=["policy=ucb1", "seeds=2", *overrides])
 
 
 def sweep(*arguments, cwd):
@@ -45,6 +60,16 @@ def test_optuna_tunes_and_goes_on(tmp_path):
     assert f'"beta": {best["params"]["policy.beta"]}' in means.idxmin()
     assert len(list((tmp_path / "out" / "runs").iterdir())) == 4
     assert sorted(p.name for p in (tmp_path / "out" / "jobs").iterdir()) == ["0", "1", "2", "3"]
+    assert (best["study"], best["objective"], best["direction"]) == ("offramp", "cost", "minimize")
+    before = {p: p.read_bytes() for p in (tmp_path / "out").glob("[!.]*.[yl]*") if p.is_file()}
+    assert {p.name for p in before} >= {"best.yaml", "multirun.yaml", "tuning.log"}
+    another = [*arguments, "objective=accuracy", "hydra.sweeper.direction=maximize", "stream=abrupt"]
+    done = sweep(*another, "hydra.sweeper.n_trials=5", cwd=tmp_path)
+    assert done.returncode == 1
+    assert 'objective was "cost" and is "accuracy"; direction was "minimize" and is "maximize"' in done.stderr
+    assert "another sweep=FOLDER or another hydra.sweeper.study=NAME" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert {p: p.read_bytes() for p in before} == before, "a search that is refused leaves everything as it was"
 
 
 @pytest.mark.parametrize(
@@ -60,3 +85,53 @@ def test_optuna_tunes_and_goes_on(tmp_path):
 def test_a_grammar_of_ranges(text, expected):
     (override,) = OverridesParser.create().parse_overrides([text])
     assert space(override) == expected
+
+
+def test_trials_count_for_the_purpose_they_were_made_for():
+    spaces = {"policy.beta": FloatDistribution(0.1, 3.0)}
+    asked = purpose(config("stream=stationary", "objective=cost"), spaces, "minimize")
+    study = optuna.create_study()
+    hold(study, asked)
+    hold(study, purpose(config("objective=cost", "threads=2", "stream=stationary"), spaces, "minimize"))
+    wider = {"policy.beta": FloatDistribution(0.1, 4.0)}
+    for other, named in [
+        (purpose(config("stream=stationary", "objective=cost", "seeds=3"), spaces, "minimize"), "seeds was 2 and is 3"),
+        (purpose(config("objective=cost"), spaces, "minimize"), "stream."),
+        (purpose(config("stream=stationary", "objective=cost"), wider, "minimize"), "policy.beta was"),
+        (purpose(config("stream=stationary", "objective=cost"), {}, "minimize"), "policy.beta was"),
+        ({**asked, "package": "another text"}, "package was"),
+    ]:
+        with pytest.raises(ValueError, match=re.escape(named)):
+            hold(study, other)
+    study.add_trial(optuna.trial.create_trial(value=1.0))
+    study._storage.set_study_user_attr(study._study_id, ATTRIBUTE, None)
+    with pytest.raises(ValueError, match="does not say for what"):
+        hold(study, asked)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [
+        ("hydra.sweeper.n_jobs=-1", "hydra.sweeper.n_jobs is -1, allowed is a whole number, 1 or more"),
+        ("hydra.sweeper.n_trials=0", "hydra.sweeper.n_trials is 0, allowed is a whole number, 1 or more"),
+        ("hydra.sweeper.direction=up", "hydra.sweeper.direction is 'up', allowed are minimize and maximize"),
+        ("objective=nope", "objective is 'nope', allowed are cost,"),
+        ("threads=1,2", "threads cannot be tuned"),
+    ],
+)
+def test_a_search_that_means_nothing_is_refused_before_it_plays(wrong, told, tmp_path):
+    with pytest.raises(CompactHydraException, match=re.escape(told)):
+        begin("policy=ucb1", "policy.beta=interval(0.1,3.0)", wrong, folder=tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def begin(*overrides, folder):
+    """Start a search in this process."""
+    register()
+    with initialize_config_module("offramp.conf", version_base="1.3"):
+        loader = GlobalHydra.instance().config_loader()
+        given = ["hydra/sweeper=optuna", f"sweep={folder}", *overrides]
+        made = loader.load_configuration("compare", given, run_mode=RunMode.MULTIRUN)
+        context = HydraContext(config_loader=loader, callbacks=Callbacks())
+        sweeper = Plugins.instance().instantiate_sweeper(hydra_context=context, task_function=float, config=made)
+        sweeper.sweep(list(made.hydra.overrides.task))
