@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 SECOND := experiments/caches/mobilenet_v2_cifar10_seed1.safetensors# of the second training; not in the package
 
-.PHONY: demo test check-long fuzz bench docs studies lint clean
+.PHONY: demo test check-long fuzz bench docs studies study-joint_policy study-caches lint clean
 
 demo: .venv/experiments            ## play the main job on the embedded cache: table and report
 	$(BIN)/offramp compare world=demo folder=runs/demo
@@ -24,16 +24,24 @@ bench: .venv/bench                 ## the whole table, against C, river, lightrl
 docs: .venv/dev                    ## the documentation, in build/site
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
-studies: .venv/dev                 ## every study from the caches that ship; ANEW=1 plays again what is there already
+studies: .venv/dev                 ## every study from the caches in the repository, two at a time; ANEW=1 plays again what is there already
 	@test -z "$(ANEW)" || rm -f $(foreach s,joint_policy link_change deadline payload,experiments/$(s)/result.json)
-	@for s in expert_branches calibration headline; do for c in mobilenet_v2_cifar10 alexnet_cifar10 $(SECOND); do \
-	  $(BIN)/offramp $$s cache=$$c folder=experiments/$$s || exit 1; done; done
-	$(BIN)/offramp joint_policy folder=experiments/joint_policy
-	$(BIN)/offramp joint_policy folder=experiments/joint_policy cache=alexnet_cifar10 settings=mobilenet_v2_cifar10
-	@for s in link_change deadline payload offpolicy papers; do $(BIN)/offramp $$s folder=experiments/$$s || exit 1; done
+	$(MAKE) --no-print-directory -j2 study-joint_policy study-link_change study-caches study-deadline study-payload study-offpolicy
+	$(BIN)/offramp papers folder=experiments/papers
 	$(BIN)/offramp live play=false folder=experiments/live
 	$(BIN)/offramp compare world=demo folder=runs/demo
 	$(BIN)/python -m offramp.experiments.front_page
+
+study-joint_policy:
+	$(BIN)/offramp joint_policy folder=experiments/joint_policy
+	$(BIN)/offramp joint_policy folder=experiments/joint_policy cache=alexnet_cifar10 settings=mobilenet_v2_cifar10
+
+study-caches:                      # of both networks, and of the second training
+	@for s in expert_branches calibration headline; do for c in mobilenet_v2_cifar10 alexnet_cifar10 $(SECOND); do \
+	  $(BIN)/offramp $$s cache=$$c folder=experiments/$$s || exit 1; done; done
+
+study-%:
+	$(BIN)/offramp $* folder=experiments/$*
 
 lint: .venv/dev                    ## ruff and mypy
 	$(BIN)/ruff check .

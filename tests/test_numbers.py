@@ -75,6 +75,7 @@ CONSTANTS = {  # phrases whose numbers are nobody's measurement, and why; a spac
     r"20,000 (?:rounds|(?:test )?images)|every 2,500 images": "conf/compare.yaml, conf/stream/abrupt.yaml",
     r"at least 55 %|at most 5 points|\.1 per layer, \.5 per offload|mu 1, threshold \.5": "I-SplitEE's",
     r"at most 1\.05 of|Ratios above 1\.05": "what link_change asks for",
+    r"at least 65 %|at least 12 points": "what headline asks for",
     r"20,000 decisions|exceeds 400 lines": "test_durable_kills.py, test_architecture.py",
     r"92 to 98 %|92 and 98 % of 200|below 92 %|above 98 %|95 % of all logs": "what offpolicy asks of its intervals",
     r"threshold of \.8|worth \.01 (?:cost units|of cost)": "of an example that runs; mu = 1",
