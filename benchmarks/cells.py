@@ -42,6 +42,12 @@ def spread(row: Row) -> str:
     return f"{number(row.low)} to {number(row.high)}" if row.count > 1 else ""
 
 
+def percentile(row: Row) -> str:
+    """Which percentile of all requests a row is, where it is one: its quartiles are those of parts of the run."""
+    end = row.what.rpartition(", ")[2]
+    return end if end in ("p50", "p99") else ""
+
+
 def why(row: Row, group: dict[str, Any], kept: Kept) -> str:
     """Why a row fell short, as far as its group and the load before it tell."""
     cores, load = kept["machines"][group["machine"]]["cores"], group["load"]

@@ -2,86 +2,67 @@
 
 import math
 
-from cells import found, measured, number, plain, spread, value, why
+from cells import found, measured, number, percentile, plain, spread, value, why
 from kept import Kept
 from machine import in_words
 
-CHOSEN: dict[str, tuple[str, ...]] = {  # the rows that README shows
+CHOSEN: dict[str, tuple[str, ...]] = {  # the rows that README shows, beside all that were missed
     "rollout-c": (
         "rollout of UCB1 / C, same rounding (12 arms, 1,000,000 rounds)",
         "rollout of UCB1 / C, gcc may fuse multiply and add",
-        "rollout of UCB1 / C that writes the whole observation",
         "rollout of UCB1 / C that fetches ahead as our loop does",
-        "· rollout of UCB1",
     ),
     "joint": (
         "rollout of ChainUCB, 7 exits x 20 bins, a round",
-        "rollout of ChainUCB, offloads dearer or cheaper by 1 to 5 % every round",
-        "· ChainUCB that plans in every round, as where prices change by more than a tenth",
         "a step of ChainUCB from Python, decision and update",
         "Engine.decide and Engine.update of ChainUCB",
     ),
-    "policy-step": ("a step of UCB1 from Python, 12 arms", "river's UCB / UCB1, a step"),
-    "engine": ("Engine.decide and Engine.update, 7 exits",),
+    "timed": ("rollout of ChainUCB in time, 7 exits, 29 (split, codec) pairs, a round",),
     "peers": (
         "UCB1 over a matrix of rewards, 12 arms, a round: compiled loop",
-        "· C, as the textbook prints it",
-        "· array level",
-        "· engine, an observation refilled",
         "· engine, an observation made each round",
         "· lightrl",
         "· river",
         "· mabwiser",
-        "time of lightrl / of our compiled loop",
-        "time of river / of our compiled loop",
-        "time of mabwiser / of our compiled loop",
     ),
     "threads": ("20 seeds on 2 threads / one seed (500,000 rounds each)",),
     "memory": ("peak memory of a rollout of 1e+08 rounds",),
     "start": ("import offramp.bandits", "process start to the first decision"),
-    "timed": ("rollout of ChainUCB in time, 7 exits, 29 (split, codec) pairs, a round",),
-    "gym": ("a step of offramp/SplitExit-v0, its share of the reset included",),
-    "cache": ("opening a cache of 10000 x 30 x 12 (samples x conditions x exits)",),
-    "durable": (
-        "durable decide + update of ChainUCB, synchronous=NORMAL",
-        "durable decide + update of ChainUCB, synchronous=FULL",
-        "durable decide + update of UCB1, synchronous=NORMAL",
-    ),
+    "durable": ("durable decide + update of ChainUCB, synchronous=NORMAL",),
     "service": (
-        "service, one connection, decide, p50",
         "service, 32 connections, 2,000 decisions/s for 60 s, p50",
         "service, 32 connections, 2,000 decisions/s for 60 s, p99",
-        "service, 32 connections, 2,000 decisions/s for 60 s, each with feedback: decide, p99",
     ),
     "sweep": ("sweep of 50 jobs x 20 seeds x 20,000 rounds, compilation included",),
-    "wheel": ("size of the wheel", "· of it offramp.bandits, the engine and the policies"),
     "compare": ("offramp compare, 10 policies x 20 seeds x 20,000 rounds",),
-    "exits": ("all exits / plain backbone, batch of 100",),
-    "experts": (
-        "router + expert's exits / own exits, batch of 100",
-        "router + expert's exits / own exits, one image",
-    ),
+    "wheel": ("size of the wheel",),
 }
 SHORT = "| what | measured | asked for |\n|---|--:|--:|"
+LEGEND = (
+    "Medians, quartiles in brackets; p50 and p99 are those of all requests together. "
+    "Every row of the whole table that missed what was asked is shown."
+)
 
 
 def chosen(kept: Kept) -> str:
     """README's table, why rows were missed, and when and on what all was measured."""
     lines, reasons = [], []
-    for group, wanted in CHOSEN.items():
+    for group in dict.fromkeys((*CHOSEN, *kept["groups"])):
         there = {row.what: row for row in found(kept, group)}
-        for what in wanted:
+        missed = (what for what, row in there.items() if row.verdict == "missed")
+        for what in dict.fromkeys((*CHOSEN.get(group, ()), *missed)):
             row = there.get(what)
             if row is None:
                 lines.append(f"| {plain(what)} | **not measured** | |")
                 continue
-            quartiles = f" ({spread(row)})" if spread(row) else ""
-            missed = " **missed**" if row.verdict == "missed" else ""
+            quartiles = f" ({spread(row)})" if spread(row) and not percentile(row) else ""
+            goal = row.goal
             if row.verdict == "missed":
+                goal += " **missed**"
                 reasons.append(f"- {plain(what)}: {plain(why(row, kept['groups'][group], kept))}")
-            lines.append(f"| {plain(what)} | {measured(row)}{quartiles} | {row.goal}{missed} |")
+            lines.append(f"| {plain(what)} | {measured(row)}{quartiles} | {goal} |")
     told = ["", "Why rows were missed:", "", *reasons] if reasons else []
-    return "\n".join([SHORT, *lines, *told, "", "Medians, quartiles in brackets.", occasion(kept)])
+    return "\n".join([SHORT, *lines, *told, "", LEGEND, occasion(kept)])
 
 
 def occasion(kept: Kept) -> str:
@@ -112,7 +93,8 @@ def reading(kept: Kept) -> str:
             f"Of a round of the plain C loop, {number(bare)} ns, {1.0 - ahead / bare:.0%} is waiting for the memory:"
             " samples come in random order.\nOur loop asks for each sample's facts eight rounds ahead;"
             f" it plays {number(faster)} times as many rounds a second as that loop.\nA C loop that asks ahead as well"
-            f" takes {number(ahead)} ns, so of the arithmetic alone we reach {number(alone)}, {end} nine tenths."
+            f" takes {number(ahead)} ns: of its rounds a second ours plays {number(alone)} times as many,"
+            f" {end} nine tenths."
         )
     made, refilled = (
         value(kept, "peers", f"· engine, an observation {how}") for how in ("made each round", "refilled")

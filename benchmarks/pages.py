@@ -4,7 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from cells import measured, number, plain, spread, why
+from cells import measured, number, percentile, plain, spread, why
 from front import chosen, reading
 from kept import Kept, rows
 from machine import in_words
@@ -79,7 +79,8 @@ def table(kept: Kept) -> str:
 
 def line(row: Row, group: dict[str, Any], kept: Kept) -> str:
     """One row; of a miss, why."""
-    note = plain(row.note)
+    parts = f"{which} of all requests, quartiles of the {which} of parts" if (which := percentile(row)) else ""
+    note = "; ".join(filter(None, (plain(row.note), parts)))
     if row.verdict == "missed":
         missed = f"**missed: {plain(why(row, group, kept))}**"
         note = f"{note}; {missed}" if note else missed

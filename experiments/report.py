@@ -41,6 +41,7 @@ TERMS = (
     "Policies whose name says oracle read cloud answers that were never requested."
 )
 LONG = 80  # bytes of a label in the name of a file, of which there may be two; file systems allow 255
+WIDE = 120  # characters of a table in a card, beyond which it is folded
 MANY, VERY_MANY = 6, 24  # facets from which on fewer choices are drawn, and none
 
 
@@ -78,13 +79,19 @@ class Page:
         self.add(f'<figure id="figure-{name}">{text}<figcaption>{caption}{link}</figcaption></figure>')
 
     def card(self, title: str, facts: Mapping[str, Any]) -> None:
-        """Add a model card: what is one value as a row, what is a table as one."""
+        """Add a model card: what is one value as a row, what is a table folded into one."""
         rows = []
         for key, value in facts.items():
-            wide = isinstance(value, Mapping | list) and len(str(value)) > 120
-            shown = f"<pre>{html.escape(json.dumps(value, indent=1))}</pre>" if wide else html.escape(str(value))
+            wide = isinstance(value, Mapping | list) and len(str(value)) > WIDE
+            entries = f"{len(value)} {'entry' if len(value) == 1 else 'entries'}, as JSON" if wide else ""
+            shown = folded(entries, json.dumps(value, indent=1)) if wide else html.escape(str(value))
             rows.append(f'<tr><td>{html.escape(str(key))}</td><td class="wide">{shown}</td></tr>')
         self.add(f"<details><summary>{html.escape(title)}</summary><table>{''.join(rows)}</table></details>")
+
+
+def folded(summary: str, text: str) -> str:
+    """Text as it is, below a line that opens it."""
+    return f"<details><summary>{html.escape(summary)}</summary><pre>{html.escape(text)}</pre></details>"
 
 
 def slug(text: str) -> str:
@@ -120,7 +127,7 @@ def section(page: Page, facet: Facet) -> None:
     page.add(
         f'<section data-stream="{facet.stream}" data-price="{facet.price}" data-setting="{facet.setting}">',
         f"<h2>World: {html.escape(all_.title(facet))}</h2>",
-        f"<details><summary>prices and rules</summary><pre>{_yaml(prices)}</pre></details>",
+        folded("prices and rules of this world, as YAML", _yaml(prices)),
         f"<p>{PAPER}</p>" if prices["prices"] == PAPER_PRICES else "",
         numbers(facet, all_),
         f"<p>{facet.horizon:,} rounds; {runs}. The best arm of each moment earns {best:.4f} a round; the best rule per "
@@ -198,7 +205,8 @@ def _shuffled(drawn: drawings.Drawn, caption: str) -> tuple[Figure, str, pd.Data
 
 
 def _yaml(config: Any) -> str:
-    return html.escape(yaml.safe_dump(config, sort_keys=False))
+    text: str = yaml.safe_dump(config, sort_keys=False)
+    return text
 
 
 def fronts(page: Page) -> None:
@@ -265,7 +273,7 @@ def _cache(page: Page, cache: ConfidenceCache, tail: str) -> None:
         caption = "Some test images under every condition, as the network sees them."
         page.figure(f"samples{tail}", figures.samples(sheet, [c.name for c in cache.conditions]), caption)
     for part, facts in cache.notes.get("cards", {}).items():
-        page.card(f"{part}'s card", facts)
+        page.card(f"model card: {part}", facts)
 
 
 def write_report(folder: Path) -> Path:
@@ -300,9 +308,9 @@ def write_report(folder: Path) -> Path:
     images(page)
     settings = [json.loads(text) for text in dict.fromkeys(all_.frame.setting)]
     configs = [*settings, *({"stream": json.loads(text)} for text in dict.fromkeys(all_.frame.stream_config))]
-    page.add(f"<h2>Configuration</h2><pre>{''.join(_yaml(config) for config in configs)}</pre>")
+    page.add("<h2>Configuration</h2>", folded("worlds and streams, as YAML", "".join(map(_yaml, configs))))
     policies = {r.policy_label: json.loads(r.policy_config) for r in all_.frame.itertuples()}
-    page.add(f"<details><summary>policies</summary><pre>{_yaml(policies)}</pre></details>")
+    page.add(folded("policies, as YAML", _yaml(policies)))
     page.add(script_facts(all_), f"<script>{SCRIPT}</script></body></html>")
     path = folder / "report.html"
     write(path, "\n".join(page.parts))

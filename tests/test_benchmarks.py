@@ -136,6 +136,18 @@ def test_a_miss_is_bold_and_says_why(reason, load, why):
     assert module("cells").why(missed, record["groups"]["one"], record) == why
 
 
+def test_readme_shows_each_miss_and_no_quartiles_of_parts_beside_a_percentile_of_all():
+    kept, front, pages = (module(name) for name in ("kept", "front", "pages"))
+    record = kept.read(ROOT / "none.json")
+    found = [row("b", 0.5, target=9.0), row("b, p99", 10.0, target=9.0), row("c", 10.0, target=9.0)]
+    kept.add(record, "one", found, order=ORDER, facts=FACTS, **ABOUT)
+    assert [line for line in front.chosen(record).splitlines() if " ms" in line] == [
+        "| b, p99 | **10 ms** | ≤ 9 ms **missed** |",
+        "| c | **10 ms** (10 to 10) | ≤ 9 ms **missed** |",
+    ]
+    assert "| p99 of all requests, quartiles of the p99 of parts; **missed: " in pages.table(record)
+
+
 @pytest.mark.parametrize(
     ("asked", "told"),
     [
@@ -152,13 +164,13 @@ def test_what_is_asked_wrongly_is_refused(asked, told):
 
 
 def test_one_group_from_measuring_to_the_page(folder):
-    command = [sys.executable, "-W", "error", str(BENCHMARKS / "run.py"), "--quick", "--only", "engine"]
+    command = [sys.executable, "-W", "error", str(BENCHMARKS / "run.py"), "--quick", "--only", "durable"]
     done = subprocess.run([*command, "--folder", str(folder)], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     record = module("kept").read(folder / "benchmarks/result.json")
     (name, group), pages = next(iter(record["groups"].items())), module("pages")
     shown = module("cells").number(group["rows"][0]["value"])
-    assert (name, group["quick"]) == ("engine", True)
+    assert (name, group["quick"]) == ("durable", True)
     assert all(f"{shown} µs" in text for text in pages_in(folder).values())
     assert "a quick run, to be looked at only" in (folder / pages.WHOLE).read_text(encoding="utf-8")
     assert "**not measured**" in (folder / pages.README).read_text(encoding="utf-8")

@@ -8,26 +8,24 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
-from rich.table import Table
 
 from offramp.experiments.earlier import shortened, write
 from offramp.experiments.offpolicy.candidates import named, target
-from offramp.experiments.offpolicy.estimators import NAMES
 from offramp.experiments.offpolicy.evaluation import Evaluation, evaluate
 from offramp.experiments.offpolicy.intervals import mean
 from offramp.experiments.offpolicy.logs import Log
 from offramp.experiments.offpolicy.pictures import draw
+from offramp.experiments.offpolicy.printed import spoken
 from offramp.experiments.offpolicy.replayed import Replayed, replayed
 from offramp.experiments.offpolicy.revelation import Logging
 from offramp.experiments.offpolicy.study import LOGGERS, said
 from offramp.experiments.offpolicy.study import study as added
-from offramp.experiments.offpolicy.tables import TITLES, fill, told
+from offramp.experiments.offpolicy.tables import fill, told
 from offramp.experiments.refusals import in_one_line
 from offramp.experiments.sweeps.keys import plain
 from offramp.experiments.written import Save, run_study
 
 QUICK = {"logs": 4, "requests": 1_200, "lengths": [600], "length_logs": 4, "threads": 1}
-SAID = 3  # refusals that the console shows
 LEAST = {"logs": 2, "requests": 100, "length_logs": 0, "threads": 1}
 
 __all__ = ["LOGGERS", "Evaluation", "Log", "Logging", "Replayed", "check", "evaluate", "main", "replayed", "run"]
@@ -69,52 +67,10 @@ def evaluated(cfg: DictConfig, log: Log) -> dict[str, Evaluation | Replayed]:
     return found
 
 
-def spoken(log: Log, found: dict[str, Evaluation | Replayed], console: Console) -> None:
-    """Say what was found: the best first, what is refused last."""
-    played = mean(log.reward)
-    console.print(
-        f"{len(log):,} requests of {log.policy!r}, {log.lost:,} more without their answer; they earned "
-        f"{played.value:.4f} ±{played.half:.4f} each (audits unpaid)",
-        soft_wrap=True,
-        markup=False,
-    )
-    if log.chance is None and not log.sure.all():
-        console.print(f"rules that were drawn count by their own plays alone: {log.why}", soft_wrap=True, markup=False)
-
-    def order(item: tuple[str, Evaluation | Replayed]) -> float:
-        one = item[1]
-        best = one.best if isinstance(one, Evaluation) else one.estimate
-        return -best.value if best is not None else float("inf")
-
-    table = Table(box=None, pad_edge=False)
-    heads = ("candidate", *(TITLES[e] for e in NAMES), "over played", "ESS", "used", "drift", "in any case")
-    for head in heads:
-        table.add_column(head, justify="left" if head == "candidate" else "right")
-    ranked = sorted(found.items(), key=order)
-    for name, one in ranked:
-        if isinstance(one, Replayed):
-            cells = [f"{one.estimate.value:.4f} ±{one.estimate.half:.4f}" if one.estimate else "–"]
-            table.add_row(name, *cells, *["–"] * 4, f"{one.accepted:,}", f"{one.accepted / one.requests:.0%}", "–", "–")
-            continue
-        made = [one.estimates.get(e) for e in NAMES]
-        cells = ["–" if e is None else f"{e.value:.4f} ±{e.half:.4f}" for e in made]
-        gain = "–" if one.gain is None else f"{one.gain.value:+.4f} ±{one.gain.half:.4f}"
-        drift = f"{one.drift:+.1f} se" if one.estimates else "–"
-        ends = f"{one.lowest:.3f} to {one.highest:.3f}"
-        table.add_row(name, *cells, gain, f"{one.ess:,.0f}", f"{one.used / one.requests:.0%}", drift, ends)
-    console.print(table)
-    refused = [(name, one.refusal) for name, one in ranked if one.refusal]
-    for name, why in refused[:SAID]:
-        console.print(f"{name} is refused: {why}", soft_wrap=True, markup=False)
-    if len(refused) > SAID:
-        console.print(f"and {len(refused) - SAID} more, see evaluation.json", soft_wrap=True, markup=False)
-
-
 def run_store(cfg: DictConfig, folder: Path) -> Path:
     """Evaluate on a store; writes evaluation.json."""
     log = Log.read(cfg.store, stream=cfg.stream)
     found = evaluated(cfg, log)
-    spoken(log, found, Console())
     played = mean(log.reward)
     kept = {
         "store": str(cfg.store), "policy": repr(log.policy), "requests": len(log), "lost": log.lost, "why": log.why,
@@ -130,6 +86,7 @@ def run_store(cfg: DictConfig, folder: Path) -> Path:
     path = folder / "evaluation.json"
     folder.mkdir(parents=True, exist_ok=True)
     write(path, json.dumps(plain(shortened(kept)), indent=1) + "\n")
+    spoken(log, found, Console(), path)
     return path
 
 

@@ -1,6 +1,7 @@
 """A network of one's own, from a module to compared policies, as `docs/examples/own_network.py` shows; and as ONNX."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -42,13 +43,17 @@ def test_the_example(folder, tmp_path):
     for _ in range(2):
         done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
-        said.append([line for line in done.stdout.splitlines() if "cost" in line or "(" in line])
-    assert said[0] == said[1]
-    assert [line.split("(")[0] for line in said[0][::2]] == ["FinalExit", "SplitEES", "UCB1"]
-    for line in said[0][1::2]:
-        cost, right = (float(word.strip(",")) for word in line.split()[1::2])
-        assert cost > 0.0
-        assert 0.0 <= right <= 1.0
+        said.append(done.stdout.splitlines())
+    epochs = [line for line in said[0] if line.startswith("epoch ")]
+    assert epochs
+    assert said[0][len(epochs) :] == said[1]
+    assert said[1][:2] == [f"{name}: 260 of 260 images passed through" for name in ("clear", "blurred")]
+    form = re.compile(r"(\w+): (\d+\.\d{3}) cost units an image, accuracy ([01]\.\d{3})")
+    policies = [form.fullmatch(line) for line in said[0][-3:]]
+    assert [found[1] for found in policies] == ["FinalExit", "SplitEES", "UCB1"]
+    for found in policies:
+        assert float(found[2]) > 0.0
+        assert 0.0 <= float(found[3]) <= 1.0
     cache = ConfidenceCache.load(tmp_path / "own_network" / "cache.safetensors")
     assert (len(cache.exits), cache.classes, len(cache.part("test").label)) == (3, 2, 60)
     assert [c.name for c in cache.conditions] == ["clear", "blurred"]

@@ -82,6 +82,16 @@ def test_it_parses_and_needs_nothing_from_elsewhere(page):
     assert len(ids) == len(set(ids))
 
 
+def test_what_is_raw_is_kept_and_folded_below_a_line_that_says_what_it_is(page):
+    lines = re.findall(r"<details><summary>([^<]+)</summary><pre>", page)
+    assert len(lines) == page.count("<pre>")
+    assert {"worlds and streams, as YAML", "policies, as YAML", "prices and rules of this world, as YAML"} < {*lines}
+    assert any(re.fullmatch(r"\d+ entries, as JSON", line) for line in lines)
+    assert "cascades: null" in page
+    assert "horizon: 1000" in page.split("Configuration", 1)[1]
+    assert "&quot;right&quot;" in page
+
+
 def test_every_figure_has_axes_n_interval_and_data(page):
     figures = re.findall(r'<figure id="figure-([^"]*)">(.*?)</figure>', page, flags=re.DOTALL)
     names = [name for name, _ in figures]
