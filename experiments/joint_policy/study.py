@@ -18,7 +18,7 @@ from offramp.bandits.policy import needs_oracle
 from offramp.environments import ConfidenceCache
 from offramp.environments.regret import best_arms
 from offramp.environments.replay import arms_of
-from offramp.experiments.earlier import open_cache, title
+from offramp.experiments.earlier import open_cache, significant, title
 from offramp.experiments.joint_policy.contenders import CONTENDERS
 from offramp.experiments.joint_policy.play import gathered, one, oracles
 from offramp.experiments.joint_policy.spaces import Contender
@@ -82,7 +82,8 @@ def chosen(
 
     def tune(key: str, contender: Contender) -> None:
         result = tuned(contender, course, cfg.trials, lambda: bar.advance(task))
-        mine[key] = result | {"of": f"{of}, {hash_of(contender.space(exits))}"}
+        # What is played is what is written, to the digit.
+        mine[key] = significant(result) | {"of": f"{of}, {hash_of(contender.space(exits))}"}
 
     with ThreadPoolExecutor(cfg.threads) as pool:
         jobs = {key: pool.submit(tune, key, contender) for key, contender in open_.items()}

@@ -267,6 +267,13 @@ def test_the_command_writes_tables_and_figures(written):
     assert not list(folder.glob("*.partial"))
 
 
+def test_what_is_played_is_what_is_written_to_the_digit(written):
+    folder, found = written
+    settled = json.loads((folder / "tuned.json").read_text(encoding="utf-8"))["mobilenet_v2_cifar10"]
+    for key, one in found["policies"].items():
+        assert one["spec"] == repr(CONTENDERS[key].build(settled[key]["chosen"], found["exits"])), key
+
+
 def test_a_run_goes_on_where_another_ended(written, tmp_path):
     """Nothing is played twice, and one policy can be played anew beside what is there."""
     folder, found = written
