@@ -1,5 +1,7 @@
 """Worlds that many tests share: the embedded cache, and a small one made of random numbers."""
 
+import signal
+
 import numpy as np
 import pytest
 
@@ -66,3 +68,7 @@ def routed():
         ),
     )
     return World(cache=cache, prices=MacsAndBytes(), arms=Arms.grid(exits=4), routing="predicted")
+
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as a shell starts what runs in its background; the servers
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # that tests end by Ctrl-C would inherit that

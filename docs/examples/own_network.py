@@ -9,7 +9,6 @@ from offramp.bandits import UCB1, Arms, FinalExit, MacsAndBytes, SplitEES
 from offramp.environments import Abrupt, World, rollout
 from offramp.models.distort import Distortion
 from offramp.models.image_folder import image_folder
-from offramp.models.network import MultiExitNetwork
 from offramp.models.plain_extract import extract_plain
 from offramp.models.split import with_exits
 from offramp.models.train import TrainSpec, train
@@ -17,27 +16,18 @@ from offramp.models.train import TrainSpec, train
 out, clear = Path("own_network"), Distortion(name="clear", corruption="pristine")
 blurred = Distortion(name="blurred", corruption="gaussian_blur", parameters={"sigma": 1.0})
 
-
-def epoch_done(epoch: int, batch: int, batches: int, loss: float) -> None:
-    if batch == batches:
-        print(f"epoch {epoch + 1}: loss {loss:.3f}")
-
-
-def images_done(condition: str, done: int, total: int, _: float) -> None:
-    print(f"{condition}: {done} of {total} images passed through")
-
-
 splits = image_folder(sys.argv[1], size=32, held_out=200)  # FOLDER/train/CLASS and FOLDER/val/CLASS
 classes = int(splits["train"].labels.max()) + 1
-
-
-def build() -> MultiExitNetwork:  # exits behind these two, and its own
-    return with_exits(ResNet(classes), ["blocks.2", "blocks.5"], input_shape=(3, 32, 32))
-
-
 spec = TrainSpec(epochs=5, batch=32, loss_weights=(0.5, 0.5, 1.0), crop=32)
-network = train(build, splits["train"], spec, out / "checkpoint.safetensors", epoch_done)
-found = extract_plain(network, splits, [clear, blurred], out / "parts", images_done)
+network = train(
+    lambda: with_exits(ResNet(classes), ["blocks.2", "blocks.5"], input_shape=(3, 32, 32)),  # behind these, and its own
+    splits["train"],
+    spec,
+    out / "checkpoint.safetensors",
+    lambda epoch, batch, batches, loss: batch == batches and print(f"epoch {epoch + 1}: loss {loss:.3f}"),
+)
+told = "{}: {} of {} images passed through".format
+found = extract_plain(network, splits, [clear, blurred], out / "parts", lambda *at: print(told(*at)))
 cache = found.cache(found.split >= 0, notes={})
 cache.save(out / "cache.safetensors")  # for `offramp compare cache=FILE`
 world = World(cache=cache.part("test").calibrated("exit"), prices=MacsAndBytes(), arms=Arms.grid(exits=3))

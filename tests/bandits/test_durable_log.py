@@ -1,6 +1,5 @@
 """What the log says of each decision, stores of the earlier schema, and interrupts in the middle of an update."""
 
-import signal
 import sqlite3
 
 import numpy as np
@@ -136,7 +135,7 @@ class Interrupted(Observation):
     def row(self):
         self._left -= 1
         if self._left == 0:
-            signal.raise_signal(signal.SIGINT)
+            raise KeyboardInterrupt
         return self._row
 
 
