@@ -11,7 +11,7 @@ demo: .venv/experiments            ## play the main job on the embedded cache: t
 test: .venv/dev lint               ## lint, types, tests, doctests
 	$(BIN)/python -m pytest -q -m "not long" -n 2 --dist worksteal --durations=10
 
-check-long: .venv/dev              ## what takes minutes: replay against rollout in full, ten million rounds, all kills, all tutorials, Ray Serve
+check-long: .venv/dev              ## what takes minutes: replay against rollout in full, ten million rounds, all kills, all tutorials, Ray, model servers
 	$(BIN)/python -m pytest -q -m long -n 2 --dist worksteal
 
 fuzz: .venv/dev                    ## 100,000 forged tokens, impossible observations and mutilated files; 20,000 mutilated requests

@@ -50,7 +50,7 @@ def assert_equal(policy, world, stream, horizon, seed, compiled=False):
         assert np.array_equal(values, slow.sums[name]), f"different {name}"
 
 
-@pytest.mark.parametrize("stream", ["abrupt", "random_walk"])
+@pytest.mark.parametrize("stream", ["abrupt", pytest.param("random_walk", marks=pytest.mark.long)])
 @pytest.mark.parametrize("policy", POLICIES)
 def test_replay_equals_rollout(policy, stream, world):
     """Long enough for fresh uniforms to be drawn in between; `make check-long` has all streams and more rounds."""

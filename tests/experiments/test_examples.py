@@ -160,6 +160,7 @@ def test_fastapi(tmp_path, embedded):
     assert_learnt(tmp_path / "fastapi_app.db", 200)
 
 
+@pytest.mark.long
 def test_litserve(tmp_path):
     pytest.importorskip("litserve")
     answered = 0
@@ -177,6 +178,7 @@ def test_litserve(tmp_path):
     assert_learnt(tmp_path / "litserve_app.db", answered)
 
 
+@pytest.mark.long
 def test_triton(tmp_path):
     """A Triton server, started and stopped twice, that is asked in the Open Inference Protocol."""
     spec = importlib.util.find_spec("pytriton")

@@ -19,7 +19,8 @@ PYTEST = [sys.executable, "-m", "pytest", "-v", "-p", "no:cacheprovider"]
 STRICT = ["-W", "error", "-W", "ignore:Using extra keyword arguments on `Field`"]
 
 
-@pytest.mark.parametrize("which", ["not ray_serve", pytest.param("ray_serve", marks=pytest.mark.long)])
+@pytest.mark.long
+@pytest.mark.parametrize("which", ["not ray_serve", "ray_serve"])
 def test_in_a_network_of_its_own(which, tmp_path):
     """The cases of `ray_cases.py`, as pytest reports them from inside."""
     tried = subprocess.run([*ALONE, "true"], capture_output=True, text=True)

@@ -33,6 +33,7 @@ def player(log):
 
 
 @pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="the process is found through /proc")
+@pytest.mark.long
 def test_a_process_that_is_killed_costs_one_run(tmp_path):
     with subprocess.Popen(
         [*COMMAND, f"horizon={LONG},300,301,302,303"], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
