@@ -10,10 +10,11 @@ from offramp.bandits import rows
 from offramp.bandits.arms import Arm
 from offramp.bandits.rows import FloatArray
 from offramp.experiments.offpolicy.estimators import ADAPTIVE, DR, Scores, effective
-from offramp.experiments.offpolicy.intervals import Z95, Estimate, mean
+from offramp.experiments.offpolicy.intervals import Estimate, mean
 from offramp.experiments.offpolicy.logs import BoolArray, Log
 from offramp.experiments.offpolicy.paths import rule_of
 from offramp.experiments.offpolicy.revelation import Logging, Revelation
+from offramp.experiments.results import Z95
 
 Mixture = Sequence[tuple[float, Arm]]
 LUCKY = 15  # outcomes that chance revealed, below which no interval is given where chance is needed

@@ -6,8 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from offramp.bandits.rows import FloatArray
-
-Z95 = 1.959964
+from offramp.experiments.results import student
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,29 +35,6 @@ class Estimate:
     def numbers(self) -> list[float]:
         """Value, error and half the length, as JSON holds them."""
         return [self.value, self.error, self.half]
-
-
-def student(degrees: float) -> float:
-    """The t distribution's 97.5 % quantile, for 3 or more degrees of freedom within .004.
-
-    Notes
-    -----
-    The series in Abramowitz and Stegun, Handbook of Mathematical Functions (1964), 26.7.5.
-
-    Examples
-    --------
-    >>> round(student(10.0), 3), round(student(30.0), 3), round(student(math.inf), 3)
-    (2.228, 2.042, 1.96)
-
-    """
-    z = Z95
-    terms = (
-        (z**3 + z) / 4,
-        (5 * z**5 + 16 * z**3 + 3 * z) / 96,
-        (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384,
-        (79 * z**9 + 776 * z**7 + 1482 * z**5 - 1920 * z**3 - 945 * z) / 92_160,
-    )
-    return z + sum(term / degrees**k for k, term in enumerate(terms, 1))
 
 
 def interval(value: float, parts: FloatArray) -> Estimate:

@@ -7,9 +7,10 @@ import numpy as np
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
+from offramp.environments.reliability import wilson
 from offramp.experiments.figures import STYLE, svg
 from offramp.experiments.offpolicy.estimators import ADAPTIVE, DR, IPS, NAMES, SNIPS
-from offramp.experiments.offpolicy.tables import TITLES, WANTED, wilson
+from offramp.experiments.offpolicy.tables import TITLES, WANTED
 
 matplotlib.use("Agg")
 Found = dict[str, Any]

@@ -5,28 +5,15 @@ from collections.abc import Callable
 from typing import Any
 
 from offramp.experiments.joint_policy.statistics import paired
-from offramp.experiments.joint_policy.tables import grid, number
+from offramp.experiments.joint_policy.tables import number
+from offramp.experiments.markdown import grid
 from offramp.experiments.offpolicy.estimators import ADAPTIVE, DR, IPS, NAMES, SNIPS
 from offramp.experiments.results import interval
-from offramp.experiments.written import filled
+from offramp.experiments.written import filled_by_cache
 
 Found = dict[str, Any]
 TITLES = {IPS: "IPS", SNIPS: "SNIPS", DR: "DR", ADAPTIVE: "adaptive DR"}
 WANTED = (0.92, 0.98)
-
-
-def wilson(held: int, of: int) -> tuple[float, float]:
-    """95 % interval of a share (Wilson).
-
-    Examples
-    --------
-    >>> [round(x, 3) for x in wilson(190, 200)]
-    [0.91, 0.973]
-
-    """
-    z, p = 1.96, held / of
-    middle, half = p + z * z / (2 * of), z * math.sqrt(p * (1.0 - p) / of + z * z / (4 * of * of))
-    return (middle - half) / (1.0 + z * z / of), (middle + half) / (1.0 + z * z / of)
 
 
 def share(held: int, of: int) -> str:
@@ -151,7 +138,4 @@ def told(found: Found) -> str:
 
 def fill(text: str | None, kept: dict[str, Found]) -> str:
     """The README with each section between its markers written anew; without a README, the sections alone."""
-    if text is None:
-        blocks = [f"## {c}: {s}\n\n<!-- {c} {s} -->\n<!-- end -->" for c in kept for s in sections(kept[c])]
-        text = "\n\n".join(["# Evaluation from logs", *blocks]) + "\n"
-    return filled(text, {f"{c} {s}": made for c, found in kept.items() for s, made in sections(found).items()})
+    return filled_by_cache(text, "Evaluation from logs", {c: sections(found) for c, found in kept.items()})

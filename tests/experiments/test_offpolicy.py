@@ -22,9 +22,10 @@ from offramp.bandits.reveal import reveal
 from offramp.experiments import offpolicy
 from offramp.experiments.offpolicy import Log, Logging, evaluate
 from offramp.experiments.offpolicy.estimators import Scores, effective, foreseen
-from offramp.experiments.offpolicy.intervals import Z95, interval, mean, student, weighted
+from offramp.experiments.offpolicy.intervals import interval, mean, weighted
 from offramp.experiments.offpolicy.paths import Delivery, bounds, rule_of
 from offramp.experiments.offpolicy.simulated import logged
+from offramp.experiments.results import Z95, student
 
 HERE = Path(offpolicy.__file__).parent
 INF, NAN = math.inf, math.nan
