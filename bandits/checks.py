@@ -84,8 +84,7 @@ class _Toy:
     def observe(
         self, decision: Decision, t: int, confidence: np.ndarray[tuple[int, ...], np.dtype[np.float64]] | None = None
     ) -> Observation:
-        seen = Observation.__new__(Observation)
-        seen.row = np.zeros(prediction_at(self.exits) + self.exits)
+        seen = Observation.of(np.zeros(prediction_at(self.exits) + self.exits))
         truth = self.confidence if confidence is None else confidence
         reveal(truth[0, t], self.prediction[0, t], decision.row, self.options, seen.row)
         return seen

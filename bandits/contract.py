@@ -223,6 +223,13 @@ class Observation:
         first = (answered_at, offloaded, audited, edge_cost, offload_cost)
         self.row = np.array([*first, *values, *classes], dtype=np.float64)  # one array from one list is quickest
 
+    @classmethod
+    def of(cls, row: FloatArray) -> "Observation":
+        """The observation that a row of kernels, logs or messages says; it keeps the row, which is not looked at."""
+        made = cls.__new__(cls)
+        made.row = row
+        return made
+
     @property
     def confidence(self) -> FloatArray:
         """Confidence of each exit, nan = not revealed, (L,)."""

@@ -69,8 +69,7 @@ def _requests(policy: Policy, synchronous: str, n: int) -> np.ndarray:
         DurableEngine(Path(folder) / "store", policy, arms=setting.world().arms, synchronous=synchronous) as engine,
     ):
         for i, row in enumerate(joint.lived(policy, n)):
-            observation = Observation.__new__(Observation)
-            observation.row = row
+            observation = Observation.of(row)
             start = time.perf_counter_ns()
             engine.update(engine.decide(quote), observation)
             taken[i] = time.perf_counter_ns() - start

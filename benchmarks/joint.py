@@ -102,8 +102,7 @@ def served(policy: Policy, steps: int) -> Callable[[], None]:
     """The same through an engine."""
     arms, quote, observations = setting.world().arms, setting.quote(), []
     for row in lived(policy, steps):
-        observations.append(Observation.__new__(Observation))
-        observations[-1].row = row
+        observations.append(Observation.of(row))
 
     def run() -> None:
         engine = Engine(policy, arms=arms, seed=0)

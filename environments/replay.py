@@ -145,8 +145,7 @@ def replay(
                 look(int(kept.at[0]), engine, arrays, sample, condition)
             context = arrays.context[condition, sample]
             decision = engine.decide(quotes[price], context if len(context) else None)
-            seen = Observation.__new__(Observation)
-            seen.row = kept.seen.copy()
+            seen = Observation.of(kept.seen.copy())
             truth, classes = arrays.confidence[condition, sample], arrays.prediction[condition, sample]
             reveal(truth, classes, decision.row, arrays.options, seen.row)
             if arrays.options[FALLBACK] == 1:

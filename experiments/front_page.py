@@ -139,12 +139,15 @@ def joint(root: Path) -> str:
 
 
 def headline(root: Path) -> str:
-    """What the whole saves and gains against everybody else in paper units, and against one in physical ones."""
+    """What the whole saves and gains against everybody else in paper units, and against one in physical ones.
+
+    Of the two intervals it shows the wider one, over images and streams together.
+    """
     rows = []
     for name, found in record(root, "headline").items():
-        claims = {c["against"]: c for c in found["lists"][0]["claims"]}
-        physical = next(c for c in found["lists"][2]["claims"] if c["against"] == WHOLE)
-        best = next(s for s in found["streams"] if s["stream"] == "mixed")["against"][BEST]
+        lists = {one["prices"]: one for one in found["over_images"]["lists"]}
+        claims = {c["against"]: c for c in lists["paper"]["claims"]}
+        physical, best = lists["physical"]["against"][WHOLE], lists["paper"]["against"][BEST]
         both = [f"{plain(c['saved'])} %, {plain(c['gained'])}" for c in (claims[WHOLE], physical, best)]
         rows.append([
             f"`{name}`", *both[:2], plain(claims[PLAIN]["gained"]), f"{plain(claims[SEND]['saved'])} %",

@@ -12,6 +12,7 @@ from offramp.bandits.arms import Arms
 from offramp.bandits.contract import Decision, Observation
 from offramp.bandits.durable.follower import Follower, Mark
 from offramp.bandits.durable.specs import arms_from_json, arms_to_json, policy_from_json, policy_to_json
+from offramp.bandits.durable.store import Entry
 from offramp.bandits.durable.tickets import IDENTITY, LONGEST, longest_token
 from offramp.bandits.policy import Policy, needs_oracle
 from offramp.bandits.rows import context_at
@@ -101,6 +102,14 @@ class Fold:
             self.candidate.follow(decision, observation, made_here=False)
         self.cursor += 1
         return taught
+
+    def apply(self, entry: Entry) -> None:
+        """Take the next line of the log, be it feedback or an event; errors as of `take` and `happen`."""
+        if entry.kind is not None:
+            self.happen(entry.kind, entry.detail)
+        else:
+            decision = Decision(entry.decision, entry.number, entry.stream)
+            self.take(decision, Observation.of(entry.observation), entry.generation)
 
     def happen(self, kind: str, detail: Mapping[str, Any]) -> None:
         """Carry out the next event of the log.

@@ -9,7 +9,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from offramp.bandits.contract import ContractError, Decision, Observation
+from offramp.bandits.contract import ContractError, Observation
 from offramp.bandits.durable.fold import Fold
 from offramp.bandits.durable.follower import Mark
 from offramp.bandits.durable.store import FIRST, LATEST, Entry, Store, StoreError
@@ -225,12 +225,7 @@ class Ledger:
         for entry in entries:
             if entry.seq != fold.cursor + 1:
                 raise StoreError(f"store {self.path}: line {fold.cursor + 1} of its log is missing")
-            if entry.kind is not None:
-                fold.happen(entry.kind, entry.detail)
-            else:
-                seen = Observation.__new__(Observation)
-                seen.row = entry.observation
-                fold.take(Decision(entry.decision, entry.number, entry.stream), seen, entry.generation)
+            fold.apply(entry)
 
     def _trim(self, keep: int) -> None:
         """Take away what the log need not keep, once there is a good piece of it.

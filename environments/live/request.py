@@ -148,8 +148,7 @@ class Live:
         exits = len(self.truth)
         row = self.row.copy()
         row[AUDIT] = float(self.heard and row[AUDIT] == 1.0)
-        seen = Observation.__new__(Observation)
-        seen.row = np.concatenate([np.zeros(CONFIDENCE), np.full(exits, math.nan), np.full(exits, -1.0)])
+        seen = Observation.of(np.concatenate([np.zeros(CONFIDENCE), np.full(exits, math.nan), np.full(exits, -1.0)]))
         reveal(self.truth, self.classes, row, facts.options, seen.row)
         assert len(seen.row) == prediction_at(exits) + exits
         seen.row[EDGE_PAID], seen.row[OFFLOAD_PAID] = self.costs(facts)

@@ -143,8 +143,7 @@ def replay_timed(
             continue
         start = turn(rounds, desk, i)
         while (k := next_back(desk, start)) >= 0:
-            seen = Observation.__new__(Observation)
-            seen.row = desk.waiting[k, ROWS + width :].copy()
+            seen = Observation.of(desk.waiting[k, ROWS + width :].copy())
             made = decisions.pop(int(desk.waiting[k, OF]))
             for counted in (True, False):
                 assert engine.update(made, seen) is counted

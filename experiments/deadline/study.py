@@ -14,7 +14,6 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from offramp import bandits, environments
 from offramp.environments.reliability import ece
 from offramp.experiments import joint_policy
 from offramp.experiments.deadline.places import (
@@ -31,6 +30,7 @@ from offramp.experiments.deadline.places import (
 from offramp.experiments.deadline.players import TUNED_ON, cascade, players
 from offramp.experiments.deadline.runs import FINE, Course, Found, cascade_rows, player_rows
 from offramp.experiments.earlier import open_cache, title
+from offramp.experiments.sources import digest
 
 UNRECORDED = ("threads", "folder", "quick")
 
@@ -52,12 +52,7 @@ def course(cfg: DictConfig) -> Course:
 
 def sources() -> str:
     """A digest of all that decides what a run yields: policies, worlds, and this study."""
-    digest = hashlib.sha256()
-    folders = [Path(str(module.__file__)).parent for module in (bandits, environments)]
-    own = [Path(__file__).parent / f"{name}.py" for name in ("measures", "places", "players", "runs")]
-    for path in [p for folder in folders for p in sorted(folder.rglob("*.py"))] + own:
-        digest.update(path.read_bytes())
-    return digest.hexdigest()[:16]
+    return digest(Path(__file__).parent, "measures", "places", "players", "runs")
 
 
 def honesty(made: Course) -> dict[str, dict[str, Found]]:

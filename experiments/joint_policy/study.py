@@ -12,7 +12,6 @@ from omegaconf import DictConfig
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from offramp import bandits, environments
 from offramp.bandits import Policy
 from offramp.bandits.policy import needs_oracle
 from offramp.environments import ConfidenceCache
@@ -33,6 +32,7 @@ from offramp.experiments.joint_policy.suite import (
     world_of,
 )
 from offramp.experiments.joint_policy.tuning import FIRST_SEED, Course, playable, tuned
+from offramp.experiments.sources import digest
 
 Found = dict[str, Any]
 RECORDED = ("horizon", "seeds", "trials", "tuning_horizon", "tuning_seeds", "settings")
@@ -40,12 +40,7 @@ RECORDED = ("horizon", "seeds", "trials", "tuning_horizon", "tuning_seeds", "set
 
 def sources() -> str:
     """A digest of all that decides what a run yields: kernels, worlds, and this study's own worlds and sums."""
-    digest = hashlib.sha256()
-    folders = [Path(str(module.__file__)).parent for module in (bandits, environments)]
-    here = Path(__file__).parent
-    for path in [p for folder in folders for p in sorted(folder.glob("*.py"))] + [here / "suite.py", here / "play.py"]:
-        digest.update(path.read_bytes())
-    return digest.hexdigest()[:16]
+    return digest(Path(__file__).parent, "suite", "play")
 
 
 def chosen(

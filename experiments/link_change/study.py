@@ -13,7 +13,6 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from offramp import bandits, environments
 from offramp.bandits import Fixed, Policy
 from offramp.bandits.rows import FloatArray
 from offramp.environments.devices import DeviceProfile
@@ -35,24 +34,20 @@ from offramp.experiments.link_change.cases import (
     fixed,
     prepared,
 )
+from offramp.experiments.sources import digest
 
 Found = dict[str, Any]
 RECORDED = (
     "calibration", "conditions", "segment_s", "seconds", "scale", "seeds", "image_price", "payloads", "device",
 )  # fmt: skip
+
 START = 6  # the first sixth of the requests, which "later" leaves out
 UNUSED = ("cost", "dropped", "bytes")
 
 
 def sources() -> str:
     """A digest of all that decides what a run yields: kernels, worlds, and this study's own."""
-    digest = hashlib.sha256()
-    for module in (bandits, environments):
-        for path in sorted(Path(str(module.__file__)).parent.rglob("*.py")):
-            digest.update(path.read_bytes())
-    for path in (Path(__file__).parent / "cases.py", Path(__file__)):
-        digest.update(path.read_bytes())
-    return digest.hexdigest()[:16]
+    return digest(Path(__file__).parent, "cases", "study")
 
 
 def opened(cfg: DictConfig) -> Place:

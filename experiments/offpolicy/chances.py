@@ -6,7 +6,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from offramp.bandits import rows
-from offramp.bandits.contract import Decision, Observation
 from offramp.bandits.durable.fold import CHANGE, TAKE_OVER, Fold
 from offramp.bandits.durable.follower import as_quoted
 from offramp.bandits.durable.store import Entry
@@ -74,10 +73,7 @@ def _at_once(fold: Fold, entries: Sequence[Entry], stream: str | None) -> tuple[
     policy, exits = fold.learner.policy, fold.learner.arms.exits
     found: dict[int, FloatArray] = {}
     for entry in entries:
-        if entry.kind is not None:
-            fold.happen(entry.kind, entry.detail)
-            continue
-        if stream in (None, entry.stream):
+        if entry.kind is None and stream in (None, entry.stream):
             row = entry.decision
             chance = DRAWS[type(policy)].chance(policy, fold.learner.state(entry.stream), as_quoted(row, exits))
             k, stated = int(row[rows.PLAY]), row[rows.P_ACTION]
@@ -87,7 +83,5 @@ def _at_once(fold: Fold, entries: Sequence[Entry], stream: str | None) -> tuple[
                     f"folded over the log so far gives {chance[k]:.6g}"
                 )
             found[entry.seq] = chance
-        seen = Observation.__new__(Observation)
-        seen.row = entry.observation
-        fold.take(Decision(entry.decision, entry.number, entry.stream), seen, entry.generation)
+        fold.apply(entry)
     return found, ""

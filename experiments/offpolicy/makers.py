@@ -6,7 +6,6 @@ from collections.abc import Sequence
 import numpy as np
 
 from offramp.bandits import rows
-from offramp.bandits.contract import Decision, Observation
 from offramp.bandits.durable.fold import Fold
 from offramp.bandits.durable.follower import as_quoted
 from offramp.bandits.durable.store import Entry
@@ -153,12 +152,8 @@ def _pass(
 
     decided()
     for entry in entries:
-        if entry.kind is not None:
-            fold.happen(entry.kind, entry.detail)
-        else:
-            seen = Observation.__new__(Observation)
-            seen.row = entry.observation
-            fold.take(Decision(entry.decision, entry.number, entry.stream), seen, entry.generation)
+        fold.apply(entry)
+        if entry.kind is None:
             for name, maker in makers.items():
                 if name[0] == entry.stream and not maker.why:
                     maker.learn(entry, name[1] == entry.epoch, exits)

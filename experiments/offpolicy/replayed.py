@@ -91,8 +91,7 @@ def replayed(policy: Policy, log: Log, *, seed: int = 0) -> Replayed:
         if chosen[AUDIT] == 1.0:
             return Replayed(requests=n, refusal=f"{name} audits, and the log did not")
         if lots[t] * row[P_ACTION] < floor and _same(chosen, row, log.exits):
-            seen = Observation.__new__(Observation)
-            seen.row = log.observation[t]
+            seen = Observation.of(log.observation[t])
             engine.update(engine.decide(quote, context), seen)
             accepted.append(t)
     if len(accepted) < 2:

@@ -74,8 +74,7 @@ def played(policy: Policy, arms: Arms, arrays: Arrays, *, requests: int, seed: i
     learnt = 0
     for t, (condition, sample, price) in enumerate(zip(*drawn, strict=True)):
         decision = engine.decide(quotes[price])
-        seen = Observation.__new__(Observation)
-        seen.row = blank.copy()
+        seen = Observation.of(blank.copy())
         truth, classes = arrays.confidence[condition, sample], arrays.prediction[condition, sample]
         _reveal(truth, classes, decision.row, arrays.options, seen.row)
         waiting.append((decision, seen, learnt))

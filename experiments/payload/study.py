@@ -11,7 +11,6 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
-from offramp import bandits, environments
 from offramp.environments import CacheError, ConfidenceCache
 from offramp.environments.devices import DeviceProfile
 from offramp.environments.links import preset
@@ -22,6 +21,7 @@ from offramp.experiments.payload.diagram import Exchange, Grid, Pair
 from offramp.experiments.payload.online import CHANGING, Place, online_row, streams
 from offramp.experiments.payload.points import does, point_row
 from offramp.experiments.payload.rules import OFFERED, Clock, means, rules_of, terms
+from offramp.experiments.sources import digest
 from offramp.experiments.sweeps.keys import plain
 from offramp.experiments.written import Save, run_study
 
@@ -86,13 +86,7 @@ def opened(cfg: DictConfig) -> tuple[ConfidenceCache, PayloadTable, DeviceProfil
 
 def sources() -> str:
     """A digest of all that decides what a run yields."""
-    digest = hashlib.sha256()
-    for module in (bandits, environments):
-        for path in sorted(Path(str(module.__file__)).parent.rglob("*.py")):
-            digest.update(path.read_bytes())
-    for name in ("rules", "diagram", "online"):
-        digest.update(Path(__file__).with_name(f"{name}.py").read_bytes())
-    return digest.hexdigest()[:16]
+    return digest(Path(__file__).parent, "rules", "diagram", "online")
 
 
 def mixtures(cache: ConfidenceCache) -> dict[str, Any]:

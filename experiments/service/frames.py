@@ -97,8 +97,9 @@ def unpack_feedback(payload: bytes) -> list[Item]:
         end = middle + 8 * numbers
         if end > len(payload):
             raise ValueError(f"feedback is {len(payload)} bytes long, an item ends at {end}")
-        observation = Observation.__new__(Observation)
-        observation.row = np.frombuffer(payload, dtype="<f8", count=numbers, offset=middle).astype(np.float64)
+        observation = Observation.of(
+            np.frombuffer(payload, dtype="<f8", count=numbers, offset=middle).astype(np.float64)
+        )
         items.append((payload[at + ITEM.size : middle].decode(), observation))
         at = end
     return items

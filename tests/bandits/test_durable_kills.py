@@ -281,8 +281,7 @@ def refolded(engine: DurableEngine, policy: Any, order: Any) -> Fold:
     """The log, folded anew from nothing in some order."""
     fold = Fold(policy, arms=TABLE, features=0, seed=5, streams=("default",))
     for entry in sorted(engine.log(), key=order):
-        observation = Observation.__new__(Observation)
-        observation.row = entry.observation
+        observation = Observation.of(entry.observation)
         fold.take(Decision(entry.decision, entry.number, entry.stream), observation, entry.generation)
     return fold
 

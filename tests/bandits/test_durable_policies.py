@@ -34,8 +34,7 @@ def seen(decision, rng):
     """What a random sample reveals by a decision, audits included."""
     truth = np.array([rng.random() ** 0.4 for _ in range(decision.exits)])
     classes, options = np.zeros(decision.exits, dtype=np.int16), np.array([1, 0, 0, 0])
-    made = Observation.__new__(Observation)
-    made.row = np.zeros(prediction_at(decision.exits) + decision.exits)
+    made = Observation.of(np.zeros(prediction_at(decision.exits) + decision.exits))
     reveal(truth, classes, decision.row, options, made.row)
     return made
 

@@ -28,8 +28,7 @@ NOWHERE = Quote(edge_cost=[0.0, 0.1, 0.3, 0.6], offload_cost=[INF, INF, INF, 0.0
 
 def observe(confidence, decision, *, prefix=True, cloud_all=False):
     """What a decision reveals of a sample."""
-    seen = Observation.__new__(Observation)
-    seen.row = np.zeros(prediction_at(3) + 3)
+    seen = Observation.of(np.zeros(prediction_at(3) + 3))
     options = np.array([prefix, cloud_all, 0, 0], dtype=np.int64)
     reveal(np.asarray(confidence), np.zeros(3, dtype=np.int16), decision.row, options, seen.row)
     return seen

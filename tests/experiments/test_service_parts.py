@@ -54,8 +54,7 @@ def test_a_frame_that_is_too_large_ends_the_connection():
 def test_feedback_comes_back_bit_for_bit(items):
     packed = []
     for token, row in items:
-        observation = Observation.__new__(Observation)
-        observation.row = np.array(row)
+        observation = Observation.of(np.array(row))
         packed.append((token, observation))
     again = unpack_feedback(pack_feedback(packed))
     assert [(t, o.row.tobytes()) for t, o in again] == [(t, o.row.tobytes()) for t, o in packed]
