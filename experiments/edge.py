@@ -30,7 +30,7 @@ from offramp.environments.live.client import Client
 from offramp.environments.stream import Stream
 from offramp.environments.timed.journal import FIELDS
 from offramp.environments.timed.tables import Facts, Rounds
-from offramp.experiments.deadline.places import BESIDE, device_of, payloads_of
+from offramp.experiments.deadline.places import beside, device_of, payloads_of
 from offramp.experiments.earlier import open_cache, write
 from offramp.experiments.edge_alarms import Listened
 from offramp.experiments.edge_check import Difference, differences
@@ -70,14 +70,6 @@ def within(cache: ConfidenceCache, split: Split) -> tuple[ConfidenceCache, Split
     if (mine.labels != test.label).any():
         raise ValueError(f"data.root has other labels than the cache's test samples, allowed are its own images; {OWN}")
     return test, mine
-
-
-def beside(cfg: DictConfig, key: str, ending: str) -> str | None:
-    """What lies beside a cache that is a file, where it is there; else as configured: what ships under the name."""
-    given: str | None = cfg[key]
-    path = Path(cfg.cache).with_suffix(ending)
-    own = given == BESIDE and cfg.cache.endswith(".safetensors") and path.exists()
-    return str(path) if own else given
 
 
 def images_of(cfg: DictConfig) -> Split:

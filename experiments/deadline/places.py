@@ -2,8 +2,10 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
+from omegaconf import DictConfig
 
 from offramp.bandits import Arms
 from offramp.environments import Abrupt, CacheError, ConfidenceCache, Stationary, Stream, World
@@ -71,6 +73,14 @@ def places(
         test = cache.calibrated(name).part("test")
         found[name] = Place(cache=test, payloads=payloads, edge=device.scaled(slow), cloud=device, slow=slow)
     return found
+
+
+def beside(cfg: DictConfig, key: str, ending: str) -> str | None:
+    """What lies beside a cache that is a file, where it is there; else as configured: what ships under the name."""
+    given: str | None = cfg[key]
+    path = Path(cfg.cache).with_suffix(ending)
+    own = given == BESIDE and cfg.cache.endswith(".safetensors") and path.exists()
+    return str(path) if own else given
 
 
 def device_of(given: str | None, name: str, cache: ConfidenceCache) -> DeviceProfile:

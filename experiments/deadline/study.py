@@ -21,6 +21,7 @@ from offramp.experiments.deadline.places import (
     CALM,
     PRISTINE,
     balanced,
+    beside,
     device_of,
     payloads_of,
     places,
@@ -43,8 +44,9 @@ def course(cfg: DictConfig) -> Course:
         cache.condition(condition)
     for k in (*cfg.exits, cfg.cascade):
         cascade(len(cache.exits), k, cfg.target)
-    device = device_of(cfg.times, name, cache)
-    found = places(cache, payloads_of(cfg.payloads, name), device, cfg.slow, list(cfg.calibrations))
+    device = device_of(beside(cfg, "times", ".device.json"), name, cache)
+    payloads = payloads_of(beside(cfg, "payloads", ".payloads.safetensors"), name)
+    found = places(cache, payloads, device, cfg.slow, list(cfg.calibrations))
     links, made = {str(k): instantiate(v) for k, v in cfg.links.items()}, streams(list(cfg.mixed))
     shown = {stream: balanced(cache, spec, list(cfg.targets)) for stream, spec in made.items()}
     return Course(cfg=cfg, places=found, links=links, streams=made, shown=shown, facts={})

@@ -36,7 +36,9 @@ def total(config: DictConfig) -> int | None:
     """How many jobs a sweep will have; None where only its sweeper knows."""
     if "n_trials" in config.hydra.sweeper:
         sweeper = config.hydra.sweeper
-        return trials_left(Path(config.hydra.sweep.dir), str(sweeper.study), int(sweeper.n_trials))
+        if not isinstance(sweeper.n_trials, int):
+            return None  # which the sweeper refuses in words of its own
+        return trials_left(Path(config.hydra.sweep.dir), str(sweeper.study), sweeper.n_trials)
     if "max_batch_size" not in config.hydra.sweeper:
         return None
     given = [*(f"{k}={v}" for k, v in (config.hydra.sweeper.get("params") or {}).items())]

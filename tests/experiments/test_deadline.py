@@ -9,6 +9,7 @@ from hydra import compose, initialize_config_module
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from offramp import environments
 from offramp.bandits import Arms, FinalExit
 from offramp.environments import Abrupt, CacheError, ConfidenceCache, Stationary
 from offramp.environments.devices import DeviceProfile
@@ -22,9 +23,11 @@ from offramp.environments.world import World
 from offramp.experiments import deadline as study
 from offramp.experiments.deadline import measures, places, players, tables
 from offramp.experiments.deadline.runs import over
+from offramp.experiments.deadline.study import course
 
 HERE = Path(study.__file__).parent
 CIFAR = "mobilenet_v2_cifar10"
+NETTE = "mobilenet_v2_imagenette.payloads.safetensors"
 SMALL = [
     f"cache={CIFAR}",
     "payloads=null",
@@ -191,6 +194,18 @@ def test_everybody_plays_what_was_tuned_elsewhere():
     assert not made["adaee_published"].policy.known_costs
     assert made["adaee"].policy.known_costs
     assert {key for key, player in made.items() if player.sends_input} == {"send_input", "joint_input"}
+
+
+def test_a_cache_of_ones_own_is_played_with_the_payloads_and_times_beside_it(tmp_path):
+    shipped, own = Path(environments.__file__).parent, tmp_path / "mine.safetensors"
+    for ending in (".safetensors", ".payloads.safetensors", ".device.json"):
+        own.with_suffix(ending).symlink_to(shipped / f"mobilenet_v2_imagenette{ending}")
+    with initialize_config_module("offramp.conf", version_base="1.3"):
+        cfg = compose("deadline", overrides=[f"cache={own}", "payloads=beside", "times=beside"])
+    made = course(cfg).places["raw"]
+    assert made.payloads is not None
+    assert made.payloads.hashes == PayloadTable.load(shipped / NETTE).hashes
+    assert made.cloud == DeviceProfile.embedded("mobilenet_v2_imagenette")
 
 
 def test_a_place_is_calibrated_with_its_payloads():

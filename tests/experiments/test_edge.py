@@ -19,6 +19,7 @@ from offramp.environments import ConfidenceCache
 from offramp.environments.timed.journal import FIELDS
 from offramp.experiments import cloud as cloud_program
 from offramp.experiments import edge
+from offramp.experiments.deadline import places
 
 ROOT = Path(__file__).parents[2]
 FORTY = '''
@@ -193,11 +194,11 @@ def test_what_lies_beside_a_cache_of_ones_own_is_taken(tmp_path):
     own = tmp_path / "mine.safetensors"
     with initialize_config_module("offramp.conf", version_base="1.3"):
         cfg = compose("edge", overrides=[f"cache={own}"])
-    assert edge.beside(cfg, "payloads", ".payloads.safetensors") == "beside"
+    assert places.beside(cfg, "payloads", ".payloads.safetensors") == "beside"
     (tmp_path / "mine.payloads.safetensors").touch()
-    assert edge.beside(cfg, "payloads", ".payloads.safetensors") == str(tmp_path / "mine.payloads.safetensors")
+    assert places.beside(cfg, "payloads", ".payloads.safetensors") == str(tmp_path / "mine.payloads.safetensors")
     cfg.payloads = None
-    assert edge.beside(cfg, "payloads", ".payloads.safetensors") is None
+    assert places.beside(cfg, "payloads", ".payloads.safetensors") is None
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from hydra.errors import CompactHydraException
 from hydra.types import HydraContext, RunMode
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
-from offramp.experiments.sweeps import dataset
+from offramp.experiments.sweeps import dataset, watch
 from offramp.experiments.sweeps.plugins import register
 from offramp.experiments.sweeps.purpose import ATTRIBUTE, hold, purpose
 from offramp.experiments.sweeps.tuning import space
@@ -114,6 +114,7 @@ def test_trials_count_for_the_purpose_they_were_made_for():
     [
         ("hydra.sweeper.n_jobs=-1", "hydra.sweeper.n_jobs is -1, allowed is a whole number, 1 or more"),
         ("hydra.sweeper.n_trials=0", "hydra.sweeper.n_trials is 0, allowed is a whole number, 1 or more"),
+        ("hydra.sweeper.n_trials=many", "hydra.sweeper.n_trials is 'many', allowed is a whole number, 1 or more"),
         ("hydra.sweeper.direction=up", "hydra.sweeper.direction is 'up', allowed are minimize and maximize"),
         ("objective=nope", "objective is 'nope', allowed are cost,"),
         ("threads=1,2", "threads cannot be tuned"),
@@ -134,4 +135,5 @@ def begin(*overrides, folder):
         made = loader.load_configuration("compare", given, run_mode=RunMode.MULTIRUN)
         context = HydraContext(config_loader=loader, callbacks=Callbacks())
         sweeper = Plugins.instance().instantiate_sweeper(hydra_context=context, task_function=float, config=made)
+        watch.total(made)  # as the watch counts before a sweep begins
         sweeper.sweep(list(made.hydra.overrides.task))
