@@ -40,7 +40,8 @@ class Breaker:
 class Circuit:
     """The state of one circuit: closed = the cloud is asked, open = it is not, half-open = one request tries.
 
-    `changes` lists (ms, state) of every change.
+    `changes` lists (ms, state) of every change.  What a request meets says something about the period between two
+    changes in which it was admitted: one that fails later, when the circuit has changed, changes it no more.
     """
 
     def __init__(self, spec: Breaker, clock: Clock) -> None:
@@ -59,17 +60,22 @@ class Circuit:
         with self._lock:
             return self.state == CLOSED or (self.state == HALF_OPEN and not self._trying)
 
-    def admit(self) -> bool:
-        """May this request be sent?  Where half-open the first that asks is the one that tries."""
-        with self._lock:
-            if self.state == HALF_OPEN and not self._trying:
-                self._trying = True
-                return True
-            return self.state == CLOSED
+    def admit(self) -> int:
+        """The number of this period, from 1 on, for a request that may be sent; 0: it may not.
 
-    def failed(self) -> None:
-        """A request failed.  Those that were under way when the circuit opened put the next look not off."""
+        Where half-open the first that asks is the one that tries.
+        """
         with self._lock:
+            if self.state == OPEN or self._trying:
+                return 0
+            self._trying = self.state == HALF_OPEN
+            return self._period
+
+    def failed(self, period: int) -> None:
+        """A request that was admitted in this period failed."""
+        with self._lock:
+            if period != self._period:
+                return
             self._in_a_row += 1
             self._trying = False
             if self.state == HALF_OPEN:
@@ -86,10 +92,10 @@ class Circuit:
             if self.state != CLOSED:
                 self._become(CLOSED)
 
-    def spared(self) -> None:
-        """A request that was admitted was not sent after all."""
+    def spared(self, period: int) -> None:
+        """A request that was admitted in this period was not sent after all."""
         with self._lock:
-            self._trying = False
+            self._trying &= period != self._period
 
     def seen(self, alive: bool) -> None:
         """What a look at the cloud found."""
@@ -98,6 +104,10 @@ class Circuit:
                 self._become(HALF_OPEN)
             elif self.state == OPEN:
                 self._later()
+
+    @property
+    def _period(self) -> int:
+        return len(self.changes) + 1
 
     def _later(self) -> None:
         self._wait = min(2.0 * self._wait, self._spec.longest_ms)

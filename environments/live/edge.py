@@ -308,7 +308,7 @@ class Edge:
         live.variant = int(self._desk.chosen[cut])
         if live.variant < 0:
             return self._without(live, live.refusal)
-        if not self._lanes.circuit.admit():
+        if not (period := self._lanes.circuit.admit()):
             return self._without(live, OPEN)
         began = time.perf_counter()
         payload = live.image.payload(self._variants[live.variant][1])
@@ -321,8 +321,8 @@ class Edge:
         spare = self._margin + (float(self._facts.edge[0, 1] - self._facts.edge[0, 0]) if cut == 0 else 0.0)
         ready, latest = self._clock.now(), live.arrival + self._deadline - spare
         hopeless = ready >= latest and not live.sure
-        if hopeless or not self._lanes.begin(live, asked, ready, latest):
-            self._lanes.circuit.spared()
+        if hopeless or not self._lanes.begin(live, asked, period, ready, latest):
+            self._lanes.circuit.spared(period)
             live.edge_ms += live.coding_ms  # computed and coded in vain
             self._without(live, LATE if hopeless else DOWN)
 

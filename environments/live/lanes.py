@@ -82,13 +82,15 @@ class Lanes:
             return OPEN
         return FULL if self._in_flight >= self._most else 0
 
-    def begin(self, live: Live, asked: Request, ready: float, latest: float) -> bool:
+    def begin(self, live: Live, asked: Request, period: int, ready: float, latest: float) -> bool:
         """Send a question, which was admitted, as soon as the uplink lets it; False where the link is down.
 
         Parameters
         ----------
         live, asked
             The request, and what is to be sent for it.
+        period
+            In which the circuit admitted it.
         ready
             Now, ms.
         latest
@@ -105,7 +107,7 @@ class Lanes:
             self._in_flight += 1
         if not live.sure and latest < float("inf"):
             self._alarms.at(latest, lambda: self._overdue(live))
-        self._pool.submit(self._ask, live, asked, data, slot)
+        self._pool.submit(self._ask, live, asked, period, data, slot)
         return True
 
     def finish(self) -> None:
@@ -119,7 +121,7 @@ class Lanes:
     def _overdue(self, live: Live) -> None:
         self._serve(live, LATE)
 
-    def _ask(self, live: Live, asked: Request, data: bytes, slot: Slot) -> None:
+    def _ask(self, live: Live, asked: Request, period: int, data: bytes, slot: Slot) -> None:
         """Ask one question, in a lane of its own."""
         until = time.monotonic() + (slot.end - self._clock.now() + self._patience) / 1e3
         transfer = None
@@ -137,7 +139,7 @@ class Lanes:
                     self.late += 1
         except (CloudError, WireError) as error:
             self.uplink.release(slot)
-            self.circuit.failed()
+            self.circuit.failed(period)
             with self._lock:
                 self.faults[str(error).split(":")[0]] += 1
         finally:

@@ -91,17 +91,18 @@ def test_no_byte_leaves_before_the_link_carries_it_and_all_arrive():
 def test_the_breaker_opens_after_failures_in_a_row_and_one_request_tries_again():
     clock = Clock()
     circuit = Circuit(Breaker(failures=2, retry_ms=1_000.0, longest_ms=3_000.0), clock)
-    circuit.failed()
+    first = circuit.admit()
+    circuit.failed(first)
     circuit.worked()
-    circuit.failed()
+    circuit.failed(first)
     assert circuit.state == CLOSED, "not in a row"
-    assert circuit.admit()
-    circuit.failed()
+    assert circuit.admit() == first
+    circuit.failed(first)
     assert circuit.state == OPEN
     assert not circuit.allows()
     assert not circuit.admit()
     looks = [circuit.look_at]
-    circuit.failed()  # was under way
+    circuit.failed(first)  # was under way
     assert circuit.look_at == looks[0]
     for _ in range(4):
         circuit.seen(False)
@@ -111,17 +112,27 @@ def test_the_breaker_opens_after_failures_in_a_row_and_one_request_tries_again()
     circuit.seen(True)
     assert circuit.state == HALF_OPEN
     assert circuit.allows()
-    assert circuit.admit()
+    second = circuit.admit()
+    assert second
     assert not circuit.allows(), "one tries"
     assert not circuit.admit()
-    circuit.failed()
+    circuit.failed(first)
+    circuit.spared(first)
+    assert circuit.state == HALF_OPEN, "sent to the cloud as it was"
+    assert not circuit.admit(), "and one tries still"
+    circuit.failed(second)
     assert circuit.state == OPEN
     circuit.seen(True)
-    assert circuit.admit()
-    circuit.spared()
-    assert circuit.admit(), "the first was not sent"
+    third = circuit.admit()
+    assert third
+    circuit.spared(third)
+    assert circuit.admit() == third, "the first was not sent"
     circuit.worked()
     assert circuit.state == CLOSED
+    for _ in range(3):
+        circuit.failed(first)
+        circuit.failed(third)
+    assert circuit.state == CLOSED, "they knew it as it was"
     assert [state for _, state in circuit.changes] == [OPEN, HALF_OPEN, OPEN, HALF_OPEN, CLOSED]
 
 
