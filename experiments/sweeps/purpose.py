@@ -8,6 +8,7 @@ from typing import Any
 from omegaconf import DictConfig, open_dict
 
 from offramp.experiments.sweeps import dataset
+from offramp.experiments.sweeps.contents import contents
 from offramp.experiments.sweeps.keys import WITHOUT, cache_digest, resolved, source_digest
 
 ATTRIBUTE = "made_for"  # of the Optuna study
@@ -43,7 +44,9 @@ def purpose(cfg: DictConfig, spaces: Mapping[str, Any], direction: str) -> dict[
     task = cfg.copy()
     with open_dict(task):
         task.pop("hydra", None)
-    found = {"objective": str(cfg.objective), "direction": direction, **flat(resolved(task))}
+    settings = resolved(task)
+    found = {"objective": str(cfg.objective), "direction": direction, **flat(settings)}
+    found |= {f"content of {name}": digest for name, digest in contents(settings).items()}
     found |= {key: json.loads(distribution_to_json(given)) for key, given in spaces.items()}
     return {**found, "cache": f"{cfg.cache} ({cache_digest(cfg.cache)})", "package": source_digest()}
 

@@ -109,6 +109,17 @@ def test_trials_count_for_the_purpose_they_were_made_for():
         hold(study, asked)
 
 
+def test_a_file_with_another_content_is_another_purpose(tmp_path):
+    drive = tmp_path / "drive.log"
+    drive.write_text("4.2\n")
+    cfg, spaces = config("objective=cost", f"+stream.recorded={drive}"), {"policy.beta": FloatDistribution(0.1, 3.0)}
+    study = optuna.create_study()
+    hold(study, purpose(cfg, spaces, "minimize"))
+    drive.write_text("4.25\n")
+    with pytest.raises(ValueError, match=re.escape(f"content of {drive} was")):
+        hold(study, purpose(cfg, spaces, "minimize"))
+
+
 @pytest.mark.parametrize(
     ("wrong", "told"),
     [
