@@ -82,22 +82,25 @@ class OffTable:
                 span = slice(int(first) - start, int(after) - start)
                 gaps[span] += self._over(condition[span], price[span], rule)
             self._last = rules[-1, 1:]
-            sums = np.cumsum(np.concatenate([[self._total], gaps]))[1:]  # one by one, however often it is called
-            bounds, at_cut = [*rules[:, 0], end], rules[:, 1].astype(np.int64)
-            for k in range(self._kept, int(record.at[1])):
-                at = int(record.checkpoints[k])
-                record.kept[k, REGRET] += sums[at - start - 1] if at > start else self._total
-                self.cuts.append(self._played + self._by_cut(np.clip(bounds, None, at), at_cut))
-            self._total = float(sums[-1]) if len(sums) else self._total
-            self._played += self._by_cut(np.array(bounds), at_cut)
+            sums = np.cumsum(np.concatenate([[self._total], gaps]))  # one by one, however often it is called
+            fresh = slice(self._kept, int(record.at[1]))
+            at = record.checkpoints[fresh]
+            record.kept[fresh, REGRET] += sums[np.maximum(at - start, 0)]
+            bounds = np.append(rules[:, 0], end).astype(np.int64)
+            played = self._played + self._by_cut(bounds, rules[:, 1].astype(np.int64), np.append(at, end))
+            self.cuts += list(played[:-1])
+            self._total, self._played = float(sums[-1]), played[-1]
         self.cuts += [self._played] * (int(record.at[1]) - len(self.cuts))
         self._kept = int(record.at[1])
 
-    def _by_cut(self, bounds: FloatArray, cuts: IntArray) -> FloatArray:
-        """Rounds by cut, of rules that are played from each bound to the next."""
-        counted: FloatArray = np.bincount(cuts, np.diff(bounds).astype(np.float64), self._arms.exits + 1).astype(
-            np.float64
-        )
+    def _by_cut(self, bounds: IntArray, cuts: IntArray, at: IntArray) -> FloatArray:
+        """Rounds by cut until each of these, (K, L + 1), of rules that are played from each bound to the next."""
+        before = np.zeros((len(bounds), self._arms.exits + 1))
+        before[np.arange(1, len(bounds)), cuts] = np.diff(bounds)
+        before = before.cumsum(axis=0)
+        now = np.clip(np.searchsorted(bounds, at, side="right") - 1, 0, len(cuts) - 1)
+        counted: FloatArray = before[now]
+        counted[np.arange(len(at)), cuts[now]] += np.maximum(at - bounds[now], 0)
         return counted
 
     def _over(self, condition: IntArray, price: IntArray, rule: FloatArray) -> FloatArray:

@@ -36,6 +36,8 @@ def one(policy: Policy, setting: Setting, world: World, arrays: Arrays, *, horiz
         abruptly.
 
     """
+    at = np.linspace(0, horizon - 1, min(POINTS, horizon)).round().astype(np.int64)
+    kept = np.arange(horizon) if setting.abrupt else at  # recoveries need every round
     trace, _ = rollout(
         policy,
         world,
@@ -44,13 +46,9 @@ def one(policy: Policy, setting: Setting, world: World, arrays: Arrays, *, horiz
         seed=seed,
         arrays=arrays,
         lateness=setting.lateness,
-        checkpoints=np.arange(1, horizon + 1),
+        checkpoints=kept + 1,
     )
     regret = trace.sums["regret"]
-    audited = np.diff(trace.sums["audits"], prepend=0.0) > 0.0
-    mu = float(arrays.quotes[0, 1])
-    paid = mu * np.where(audited, np.diff(trace.sums["offload_cost"], prepend=0.0), 0.0)
-    at = np.linspace(0, horizon - 1, min(POINTS, horizon)).round().astype(np.int64)
     found: dict[str, Any] = {
         "regret": float(regret[-1]),
         "reward": trace.mean("reward"),
@@ -59,9 +57,12 @@ def one(policy: Policy, setting: Setting, world: World, arrays: Arrays, *, horiz
         "agreement": trace.mean("agreement"),
         "offloads": trace.mean("offloads"),
         "audits": trace.mean("audits"),
-        "curve": regret[at].tolist(),
+        "curve": regret[np.searchsorted(kept, at)].tolist(),
     }
     if setting.abrupt:
+        audited = np.diff(trace.sums["audits"], prepend=0.0) > 0.0
+        mu = float(arrays.quotes[0, 1])
+        paid = mu * np.where(audited, np.diff(trace.sums["offload_cost"], prepend=0.0), 0.0)
         # Regret holds what audits pay; here the rule alone counts.
         found["recovery"] = recoveries(np.diff(regret, prepend=0.0) - paid, changes(setting.stream, horizon, seed))
     return found
