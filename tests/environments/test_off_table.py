@@ -120,12 +120,14 @@ def test_what_is_not_offered_is_infinitely_dear_also_where_cost_is_nothing(small
 
 
 def slowly(policy, world, stream, horizon, seed):
-    """Regret round by round: the yardstick's value minus that of the rule just played, and what its audit cost."""
+    """Regret and rounds by cut, round by round: the yardstick's value minus that of the rule just played, and what its
+    audit cost.
+    """
     arrays = world.arrays(stream.conditions, stream.links)
     engine = Engine(policy, arms=world.arms, seed=seed, features=arrays.context.shape[2])
     best = values(arrays.confidence, arrays.quotes, world.arms, arrays.options).max(axis=2)
     exits = world.arms.exits
-    regret = []
+    regret, cuts = [], []
     for block in blocks(stream, samples=len(arrays.label), horizon=horizon, seed=seed):
         for sample, s, p in zip(*(part.tolist() for part in block), strict=True):
             context = arrays.context[s, sample]
@@ -144,7 +146,8 @@ def slowly(policy, world, stream, horizon, seed):
                 reveal(truth, classes, plain, arrays.options, bare)
                 gap += reward(plain, bare) - reward(decision.row, seen.row)
             regret.append(gap)
-    return np.cumsum(regret)
+            cuts.append(np.arange(exits + 1) == decision.cut)
+    return np.cumsum(regret), np.cumsum(cuts, axis=0)
 
 
 @pytest.mark.parametrize("audit", [0.0, 0.3])
@@ -152,14 +155,18 @@ def slowly(policy, world, stream, horizon, seed):
 def test_regret_is_that_of_a_slow_count(small, audit, fallback):
     world = replace(small, fallback=fallback)
     policy = replace(JOINT, audit=audit)
-    trace, _ = rollout(policy, world, MIXED, horizon=600, seed=1)
-    assert (trace.sums["audits"][-1] > 0.0) == (audit > 0.0)
-    assert trace.sums["regret"] == pytest.approx(slowly(policy, world, MIXED, 600, 1)[trace.rounds - 1], abs=1e-9)
+    regret, cuts = slowly(policy, world, MIXED, 600, 1)
+    for checkpoints in (None, np.arange(1, 601), np.array([1, 2, 97, 600])):
+        trace, _ = rollout(policy, world, MIXED, horizon=600, seed=1, checkpoints=checkpoints)
+        assert (trace.sums["audits"][-1] > 0.0) == (audit > 0.0)
+        assert trace.sums["regret"] == pytest.approx(regret[trace.rounds - 1], abs=1e-9)
+        assert np.array_equal(trace.cuts, cuts[trace.rounds - 1])
 
 
 def assert_same(one, two):
     for name in FIELDS:
         assert np.array_equal(one.sums[name], two.sums[name]), name
+    assert np.array_equal(one.cuts, two.cuts)
 
 
 def test_regret_does_not_depend_on_how_often_it_is_added_up(small, monkeypatch):
