@@ -228,7 +228,8 @@ def load(path: Path) -> pa.Table:
                 found = found.add_column(SCHEMA.get_field_index(name), name, empty)
         return found.cast(SCHEMA).replace_schema_metadata(found.schema.metadata)
     except (pa.ArrowException, ValueError, OSError, KeyError) as error:
-        raise ValueError(f"{path} cannot be read ({error}), allowed is what a run wrote; move it away") from error
+        why = " ".join(str(error).split())  # of a thrift parser it comes in lines
+        raise ValueError(f"{path} cannot be read ({why}), allowed is what a run wrote; move it away") from error
 
 
 def state(path: Path) -> str | None:
