@@ -46,6 +46,7 @@ def built(tmp_path_factory):
     return next((tmp / "dist").glob("*.whl")), next((tmp / "dist").glob("*.tar.gz"))
 
 
+@pytest.mark.long
 def test_wheel_installs_beside_another_models_package(built, tmp_path):
     other = tmp_path / "other"
     for name in ("models", "conf"):

@@ -227,7 +227,9 @@ def test_uses_must_fit_the_network():
 @pytest.mark.parametrize(
     "policy",
     [
-        Budget(policy=Budget(policy=UCB1(), ceiling=0.2, of="offloads"), ceiling=0.15),
+        pytest.param(
+            Budget(policy=Budget(policy=UCB1(), ceiling=0.2, of="offloads"), ceiling=0.15), marks=pytest.mark.long
+        ),
         AgreementFloor(policy=RandomArm(), floor=0.9),
     ],
     ids=["two", "agreement"],

@@ -105,6 +105,7 @@ def contextual_world():
     return World(cache=cache, prices=MacsAndBytes(network=0.4), arms=arms, routing="predicted")
 
 
+@pytest.mark.long
 def test_where_the_context_decides_lin_ucb_finds_the_arm_and_ucb1_cannot():
     world, stream, horizon = contextual_world(), Stationary(condition="all"), 4_000
     static = [rollout(UCB1(cuts=(c,)), world, stream, horizon=horizon, seed=0)[0].sums["reward"][-1] for c in (1, 2, 3)]

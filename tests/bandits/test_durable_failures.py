@@ -200,7 +200,8 @@ def test_a_kill_between_log_and_snapshot_loses_nothing(tmp_path):
             again.verify()
 
 
-@pytest.mark.parametrize("rounds", [200, 6_000])  # within the first write-ahead log, and after it was written back
+# Within the first write-ahead log, and after it was written back.
+@pytest.mark.parametrize("rounds", [200, pytest.param(6_000, marks=pytest.mark.long)])
 def test_after_a_power_loss_there_is_the_state_of_some_moment_before(tmp_path, rounds):
     rng, states = random.Random(rounds), {}
     with opened(tmp_path / "store", synchronous="NORMAL") as engine:

@@ -53,8 +53,8 @@ def assert_equal(policy, world, stream, horizon, seed, compiled=False):
 @pytest.mark.parametrize("stream", ["abrupt", pytest.param("random_walk", marks=pytest.mark.long)])
 @pytest.mark.parametrize("policy", POLICIES)
 def test_replay_equals_rollout(policy, stream, world):
-    """Long enough for fresh uniforms to be drawn in between; `make check-long` has all streams and more rounds."""
-    assert_equal(made("policy", policy), world, made("stream", stream), 1_200, 0)
+    """Uniforms that are drawn anew in between have a test of their own; `make check-long` has all streams, and more."""
+    assert_equal(made("policy", policy), world, made("stream", stream), 400, 0)
 
 
 # In plain Python these take two to six milliseconds a round, mostly the chances of their draws.
@@ -92,7 +92,7 @@ def test_poisoned_hidden_values_change_no_decision(policy, world):
     """Before each decision every confidence that is not about to be revealed is overwritten with noise."""
     world = replace(world, evaluate="own")
     spec, stream = made("policy", policy), made("stream", "abrupt")
-    _honest, honest_state = replay(spec, world, stream, horizon=600, seed=1, compiled=True)
+    _honest, honest_state = replay(spec, world, stream, horizon=300, seed=1, compiled=True)
     rng = np.random.default_rng(5)
     truth = world.arrays(stream.conditions, stream.links).confidence.copy()
     poisoned = 0
@@ -111,12 +111,12 @@ def test_poisoned_hidden_values_change_no_decision(policy, world):
 
     def quote_of(arrays, stream, t):
         if not prices:
-            rounds = blocks(stream, samples=len(arrays.label), horizon=600, seed=1)
+            rounds = blocks(stream, samples=len(arrays.label), horizon=300, seed=1)
             prices.extend(np.concatenate([b.price for b in rounds]).tolist())
         return Decision(arrays.quotes[prices[t]], 0, "").quote
 
     prices: list[int] = []
-    _, poisoned_state = replay(spec, world, stream, horizon=600, seed=1, compiled=True, look=poison)
+    _, poisoned_state = replay(spec, world, stream, horizon=300, seed=1, compiled=True, look=poison)
     assert np.array_equal(honest_state, poisoned_state)
     assert (poisoned > 0) != needs_oracle(spec)
 
@@ -177,7 +177,7 @@ def test_replay_equals_rollout_with_experts_and_fallback(policy, evaluate, route
     world = replace(routed, fallback="most_confident", evaluate=evaluate)
     spec = made("policy", policy)
     spec = replace(spec, cut=3) if hasattr(spec, "cut") else spec  # here are four exits
-    assert_equal(spec, world, MIXED, 400, 0)
+    assert_equal(spec, world, MIXED, 200, 0)
 
 
 def test_an_arm_is_played_with_fallback_as_without_but_for_the_answer(routed):

@@ -133,6 +133,7 @@ def test_a_run_with_every_part(here, cloud, capsys):
         engine.verify()
 
 
+@pytest.mark.long
 def test_ctrl_c_ends_with_what_was_played(place, cloud):
     """As typed."""
     words = [*DATA, f"cloud={cloud}", "folder=broken_off", "view=false", "horizon=100000", "arrivals.every_ms=20"]

@@ -94,6 +94,7 @@ def test_report_is_one_page_that_holds_everything(run_folder):
         assert condition in page
 
 
+@pytest.mark.long
 def test_a_sweep_as_typed_in_the_readme(tmp_path):
     done = offramp(
         "compare", "-m", "policy=splitee,ucb1", "stream=abrupt,recurring", "seed=range(2)", "horizon=200",

@@ -17,7 +17,7 @@ from schemathesis.specs.openapi.checks import positive_data_acceptance
 from offramp.bandits.durable import DurableEngine
 from offramp.experiments.service.started import started
 
-CASES = int(os.environ.get("OFFRAMP_FUZZ_CASES", "3000"))
+CASES = int(os.environ.get("OFFRAMP_FUZZ_CASES", "1500"))
 OPTIONS = ("exits=3", "streams=[default,north]", "docs=true", "batch=8", "body_bytes=65536", "workers=1")
 QUOTE = {"edge_cost": [0, 0.1, 0.3, 0.6], "offload_cost": [None, 0.3, 0.2, 0], "mu": 1}
 NAN = float("nan")

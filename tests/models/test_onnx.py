@@ -56,6 +56,7 @@ def whole(network, pictures):
         return network(normalise(pictures)).numpy()
 
 
+@pytest.mark.long
 def test_both_halves_at_every_cut(network, pictures, whole, tmp_path):
     written = {w.path.stem: w for w in export_onnx(network.train(), tmp_path)}
     assert sorted(written) == ["cloud_0", "cloud_1", "cloud_2", "edge_1", "edge_2", "edge_3"]
