@@ -293,7 +293,7 @@ def learnt(state: Any) -> Any:
     return state[at : at + 3 * arms].reshape(3, arms)
 
 
-@pytest.mark.parametrize(("decisions", "kills"), [(2_000, 4), pytest.param(20_000, 10, marks=pytest.mark.long)])
+@pytest.mark.parametrize(("decisions", "kills"), [(4_000, 5), pytest.param(20_000, 10, marks=pytest.mark.long)])
 def test_whoever_is_killed_nothing_is_lost_and_nothing_counted_twice(tmp_path, decisions, kills):
     victims = ["learner"] * (kills * 2 // 5) + ["worker"] * (kills - kills * 2 // 5)
     random.Random(1).shuffle(victims)
@@ -306,7 +306,7 @@ def test_whoever_is_killed_nothing_is_lost_and_nothing_counted_twice(tmp_path, d
 
 
 def test_where_order_does_not_matter_every_order_of_the_log_gives_the_same_bits(tmp_path):
-    client = played(tmp_path, "UCB1", 2_000, ["learner", "worker", "worker", "learner"], seed=3)
+    client = played(tmp_path, "UCB1", 4_000, ["learner", "worker", "worker", "learner"], seed=3)
     with checked(tmp_path, client) as engine:
         pulls, mean, share = learnt(engine.state())
         tally = Counter(arm for _, _, arm in client.made.values())
