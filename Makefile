@@ -26,7 +26,7 @@ docs: .venv/dev                    ## the documentation, in build/site
 
 studies: .venv/dev                 ## every study from the caches in the repository, two at a time; ANEW=1 plays again what is there already
 	@test -z "$(ANEW)" || rm -f $(foreach s,joint_policy link_change deadline payload,experiments/$(s)/result.json)
-	$(MAKE) --no-print-directory -j2 study-joint_policy study-link_change study-caches study-deadline study-payload study-offpolicy
+	$(MAKE) --no-print-directory -j2 study-joint_policy study-link_change study-caches study-offpolicy study-deadline study-payload
 	$(BIN)/offramp papers folder=experiments/papers
 	$(BIN)/offramp live play=false folder=experiments/live
 	$(BIN)/offramp compare world=demo folder=runs/demo

@@ -78,15 +78,13 @@ class OffTable:
         if len(rules):
             # Arms of the table in between would be taken for the last rule: better no regret than a wrong one.
             gaps = np.full(len(condition), math.nan if record.totals[len(FIELDS) :].any() else 0.0)
-            for (first, *_), after, rule in zip(rules, [*rules[1:, 0], end], rules[:, 1:], strict=True):
-                span = slice(int(first) - start, int(after) - start)
-                gaps[span] += self._over(condition[span], price[span], rule)
+            bounds = np.append(rules[:, 0], end).astype(np.int64)
+            gaps[bounds[0] - start :] += self._over(condition, price, rules[:, 1:], bounds - start)
             self._last = rules[-1, 1:]
             sums = np.cumsum(np.concatenate([[self._total], gaps]))  # one by one, however often it is called
             fresh = slice(self._kept, int(record.at[1]))
             at = record.checkpoints[fresh]
             record.kept[fresh, REGRET] += sums[np.maximum(at - start, 0)]
-            bounds = np.append(rules[:, 0], end).astype(np.int64)
             played = self._played + self._by_cut(bounds, rules[:, 1].astype(np.int64), np.append(at, end))
             self.cuts += list(played[:-1])
             self._total, self._played = float(sums[-1]), played[-1]
@@ -103,13 +101,19 @@ class OffTable:
         counted[np.arange(len(at)), cuts[now]] += np.maximum(at - bounds[now], 0)
         return counted
 
-    def _over(self, condition: IntArray, price: IntArray, rule: FloatArray) -> FloatArray:
-        if len(condition) == 0:
-            return np.zeros(0)
-        code = condition * len(self._world.quotes) + price
+    def _over(self, condition: IntArray, price: IntArray, rules: FloatArray, bounds: IntArray) -> FloatArray:
+        """Gaps of rules, (R, L + 1), that are played from each bound, (R + 1,), to the next; from the first one on."""
+        prices = len(self._world.quotes)
+        places = len(self._world.confidence) * prices
+        rule = np.repeat(np.arange(len(rules)), np.diff(bounds))
+        code = rule * places + condition[bounds[0] :] * prices + price[bounds[0] :]
         codes, back = np.unique(code, return_inverse=True)
-        gaps = [self.gap(*divmod(int(c), len(self._world.quotes)), rule) for c in codes]
-        return np.array(gaps)[back]
+        found = np.zeros(len(codes))
+        for i, one in enumerate(codes.tolist()):
+            at, place = divmod(one, places)
+            found[i] = self.gap(place // prices, place % prices, rules[at])
+        gaps: FloatArray = found[back]
+        return gaps
 
     def _best_of(self, condition: int, price: int) -> float:
         key = condition, price
