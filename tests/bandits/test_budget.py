@@ -247,7 +247,7 @@ def test_contract_and_both_executors(policy, world):
 
 @pytest.mark.parametrize(
     ("inner", "seeds"),
-    [(UCB1(), 20), (SplitEE(), 5), (RandomArm(), 5)],
+    [(UCB1(), 20), pytest.param(SplitEE(), 5, marks=pytest.mark.long), (RandomArm(), 5)],
     ids=str,
 )
 def test_every_window_keeps_the_ceiling_across_changes(inner, seeds, embedded, world):

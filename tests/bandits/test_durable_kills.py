@@ -305,6 +305,7 @@ def test_whoever_is_killed_nothing_is_lost_and_nothing_counted_twice(tmp_path, d
         assert again.learner.randomness("default") == engine._ledger.fold.learner.randomness("default")
 
 
+@pytest.mark.long
 def test_where_order_does_not_matter_every_order_of_the_log_gives_the_same_bits(tmp_path):
     client = played(tmp_path, "UCB1", 4_000, ["learner", "worker", "worker", "learner"], seed=3)
     with checked(tmp_path, client) as engine:

@@ -294,6 +294,7 @@ def test_another_table_of_arms():
         assert new[MADE] == state[MADE] == 90
 
 
+@pytest.mark.long
 def test_they_beat_the_bare_policy_after_a_change_on_real_confidences(embedded):
     """Pristine for 12,000 rounds, then noise for 4,000: pseudo-regret after the change, mean of three runs."""
     world = World(cache=embedded.part("test"), prices=MacsAndBytes(), arms=Arms.grid(exits=7))

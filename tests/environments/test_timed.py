@@ -120,7 +120,7 @@ POLICIES = [
     SplitEE(threshold=0.7),
     OffloadFirst(),
     FinalExit(),
-    BetaThompson(cuts=(1, 2)),
+    pytest.param(BetaThompson(cuts=(1, 2)), marks=pytest.mark.long),
 ]
 
 

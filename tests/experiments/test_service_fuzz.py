@@ -5,6 +5,7 @@ import os
 import random
 import socket
 import struct
+from copy import deepcopy
 from urllib.parse import quote
 
 import httpx
@@ -151,7 +152,7 @@ def places(value, path=()):
 
 def mutated(rng, body):
     """A body with something else in it, as bytes."""
-    body = json.loads(json.dumps(body))
+    body = json.loads(json.dumps(body))  # and copies below, so that no change is made to what others are given
     for _ in range(rng.randrange(1, 3)):
         path = rng.choice(list(places(body)))
         if not path:
@@ -171,7 +172,7 @@ def mutated(rng, body):
             at = rng.randrange(len(text) + 1)
             holder[path[-1]] = text[:at] + rng.choice("aZ09-_=+/ é") + text[at + 1 :]
         else:
-            holder[path[-1]] = rng.choice((*VALUES, *NESTED))
+            holder[path[-1]] = deepcopy(rng.choice((*VALUES, *NESTED)))
     raw = json.dumps(body).encode()
     if rng.random() < 0.25:
         at = rng.randrange(len(raw) + 1)

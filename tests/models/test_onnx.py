@@ -79,6 +79,7 @@ def test_both_halves_at_every_cut(network, pictures, whole, tmp_path):
     assert max(w.gap for w in written.values()) < 1e-4
 
 
+@pytest.mark.long
 def test_stages_one_after_the_other(network, pictures, whole, tmp_path):
     """With the exits of an expert: any cut and any early stop is some of the files."""
     torch.manual_seed(1)
