@@ -10,17 +10,17 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-import offramp.bandits
-import offramp.environments
 from offramp.environments.cache import HERE
 from offramp.experiments.earlier import open_cache
 from offramp.experiments.playing import choice, several
+from offramp.experiments.sources import BANDITS, ENVIRONMENTS
 from offramp.experiments.sweeps.contents import contents, file_digest
 from offramp.experiments.sweeps.versions import canonical
 
 EXPERIMENTS = Path(__file__).parents[1]
 SOURCES = (
-    *(Path(package.__file__).parent for package in (offramp.bandits, offramp.environments) if package.__file__),
+    BANDITS,
+    ENVIRONMENTS,
     *(EXPERIMENTS / name for name in ("playing.py", "results.py", "closer.py", "sweeps/dataset.py")),
 )
 KINDS = ("*.py", "*.json")  # code, and the recordings and profiles that lie beside it

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from offramp.bandits import UCB1, Arms, ChainUCB, Decision, Observation, Quote
+from offramp.bandits import UCB1, Arms, ChainUCB, Observation, Quote
 from offramp.bandits.durable import Decider, DurableEngine
 from offramp.bandits.durable.fold import Fold
 from offramp.bandits.kernel import whole
@@ -281,8 +281,7 @@ def refolded(engine: DurableEngine, policy: Any, order: Any) -> Fold:
     """The log, folded anew from nothing in some order."""
     fold = Fold(policy, arms=TABLE, features=0, seed=5, streams=("default",))
     for entry in sorted(engine.log(), key=order):
-        observation = Observation.of(entry.observation)
-        fold.take(Decision(entry.decision, entry.number, entry.stream), observation, entry.generation)
+        fold.apply(entry)
     return fold
 
 

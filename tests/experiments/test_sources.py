@@ -12,9 +12,7 @@ def test_all_that_policies_and_worlds_import_of_their_own_counts():
     imported = set()
     for folder in sources.PLAYED:
         for path in folder.glob("*.py"):
-            imported |= set(
-                re.findall(r"^from offramp\.((?:bandits|environments)[\w.]*) import", path.read_text(), re.M)
-            )
+            imported |= set(OURS.findall(path.read_text()))
     root = sources.BANDITS.parent
     homes = {(root / name.replace(".", "/")) for name in imported}
     assert {home if home.is_dir() else home.parent for home in homes} == set(sources.PLAYED)
